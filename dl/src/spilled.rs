@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use distdl_engine::EngineError;
-use distdl_storage::{Rows, Spill, StorageError};
+use distdl_storage::{Spill, SpilledRows, StorageError};
 
 use crate::error::{Error, Result};
 use crate::samples::{Row, RowFeatures, RowTarget, SampleShape, Samples};
@@ -17,7 +17,7 @@ pub(crate) struct SpilledSamples {
     spill: Arc<Spill>,
     shape: SampleShape,
     /// All of `chunk_rows` rows, but for the last.
-    chunks: Vec<Rows>,
+    chunks: Vec<SpilledRows>,
     chunk_rows: usize,
     rows: usize,
 }
@@ -30,7 +30,7 @@ impl SpilledSamples {
     pub(crate) fn write(
         spill: &Arc<Spill>,
         samples: &Samples,
-        append_rows: impl Fn(&Spill, &[u8], usize) -> std::result::Result<Rows, StorageError>,
+        append_rows: impl Fn(&Spill, &[u8], usize) -> std::result::Result<SpilledRows, StorageError>,
     ) -> Result<Self> {
         let shape = samples.shape();
         let row_bytes = shape.row_bytes();
@@ -81,7 +81,7 @@ impl SpilledSamples {
         self.spill.will_read(rows, within);
     }
 
-    fn place(&self, index: usize) -> (&Rows, u64) {
+    fn place(&self, index: usize) -> (&SpilledRows, u64) {
         (&self.chunks[index / self.chunk_rows], (index % self.chunk_rows) as u64)
     }
 

@@ -11,6 +11,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use distdl_storage::Digest;
 
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round, RoundKey};
@@ -19,7 +20,7 @@ use crate::cluster::protocol::{
 };
 use crate::context::{Context, action_on};
 use crate::dataflow::job::{Job, Reduce};
-use crate::dataflow::round::{self, Facts};
+use crate::dataflow::round::{self, RoundInputs};
 use crate::dataflow::run::{self, EXTRA_ROUNDS_MAX};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
@@ -126,13 +127,13 @@ impl<'a> Arrival<'a> {
         &self,
         generation: &Generation,
         number: u32,
-        facts: &Facts<'_>,
+        inputs: &RoundInputs<'_>,
         reduce: &Reduce,
         keep: &mut dyn FnMut(Results) -> Result<RoundResult>,
     ) -> Outcome {
-        let before = || round::drop_unheard(facts, self.context.store());
+        let before = || round::drop_unheard(inputs, self.context.store());
         let entered = self.member.enter_after(generation, self.action, number, &before);
-        let ran = entered.map(|round| self.run(&round, facts, reduce)).transpose();
+        let ran = entered.map(|round| self.run(&round, inputs, reduce)).transpose();
         let outcome = ran.and_then(|ran| {
             let ran = ran.unwrap_or_default();
             let (updates, tasks) = (self.context.accumulators().encode(&ran.updates)?, ran.tasks);
@@ -151,9 +152,9 @@ impl<'a> Arrival<'a> {
         outcome.unwrap_or_else(Outcome::Failed)
     }
 
-    fn run(&self, round: &Round, facts: &Facts<'_>, reduce: &Reduce) -> Result<run::Outcome> {
+    fn run(&self, round: &Round, inputs: &RoundInputs<'_>, reduce: &Reduce) -> Result<run::Outcome> {
         let (workers, resources) = (self.context.workers(), self.context.resources());
-        let Some(job) = round::job(facts, round, resources, reduce, workers.count()) else {
+        let Some(job) = round::job(inputs, round, resources, reduce, workers.count()) else {
             return Ok(run::Outcome::default());
         };
         // The others have planned alike and end with the same error.
@@ -236,7 +237,7 @@ pub(crate) fn rounds_max(lineage: &Lineage) -> u32 {
 }
 
 /// A digest of what an action computes: the same in all processes that run the same driver program.
-fn fingerprint(lineage: &Lineage, asked_for: &dyn Debug) -> [u8; 32] {
+fn fingerprint(lineage: &Lineage, asked_for: &dyn Debug) -> Digest {
     use std::fmt::Write;
     let mut text = format!("{asked_for:?}");
     for node in lineage.nodes() {

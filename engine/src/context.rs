@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
-use distdl_storage::{BlockStore, Memo, Record, StoreFigures, StoreOptions};
+use distdl_storage::{BlockStore, Digest, Memo, Record, StoreFigures, StoreOptions};
 
 pub(crate) use self::action_guard::{ActionGuard, action_on};
 use self::bars::Bars;
@@ -66,7 +66,7 @@ pub(crate) struct Inner {
     /// Local checkpoints are made one after another: none may see what another has begun and perhaps takes back.
     local_checkpoint: Arc<Exclusive>,
     /// Checkpoints so far, by where they are and what they hold.
-    checkpoints: Mutex<HashMap<(String, [u8; 32]), Ordinal>>,
+    checkpoints: Mutex<HashMap<(String, Digest), Ordinal>>,
     /// What computes, once it has been asked for.
     device: OnceLock<Chosen>,
     #[cfg(feature = "gpu")]
@@ -395,7 +395,7 @@ impl Context {
     }
 
     /// How many checkpoints of one computation were asked for at `url` before; none once one of them has failed.
-    pub(crate) fn next_checkpoint(&self, url: &str, computation: [u8; 32]) -> Option<u64> {
+    pub(crate) fn next_checkpoint(&self, url: &str, computation: Digest) -> Option<u64> {
         let mut checkpoints = lock(&self.inner.checkpoints);
         let next = checkpoints
             .entry((url.to_owned(), computation))
@@ -406,7 +406,7 @@ impl Context {
     }
 
     /// A checkpoint has failed: whether the program tries that one again or goes on to the next, nobody can tell.
-    pub(crate) fn checkpoint_failed(&self, url: &str, computation: [u8; 32]) {
+    pub(crate) fn checkpoint_failed(&self, url: &str, computation: Digest) {
         lock(&self.inner.checkpoints).insert((url.to_owned(), computation), Ordinal(None));
     }
 }

@@ -61,7 +61,7 @@ use self::opened::Opened;
 #[cfg(feature = "gpu")]
 pub use self::opened::Reclaim;
 #[cfg(feature = "gpu")]
-pub use self::pipeline_stage::GpuPiece;
+pub use self::pipeline_stage::GpuBatch;
 #[cfg(feature = "gpu")]
 pub(crate) use self::pipeline_stage::PipelineStage;
 #[cfg(feature = "gpu")]

@@ -49,9 +49,9 @@ pub use self::view::LiveView;
 use crate::context::Context;
 use crate::dataflow::live::contents::{Contents, Pending, lock};
 use crate::dataflow::live::meter::{Figures, Limits};
-use crate::dataflow::live::program::{LiveProgram, PartitionOf, Program, Recipe};
 use crate::dataflow::live::thread::LiveThread;
 use crate::dataflow::live::view_contents::ViewContents;
+use crate::dataflow::live::view_dataflow::{PartitionOf, TypedViewDataflow, ViewDataflow, ViewFunction};
 pub use crate::dataflow::live::{LiveRecord, LiveRecords, LiveScope, Totals};
 use crate::dataset::check_partitions;
 use crate::error::{EngineError, Result};
@@ -114,7 +114,7 @@ struct Inner {
 struct State {
     /// `None` before the first view, and after a failure.
     thread: Option<LiveThread>,
-    programs: Vec<Weak<dyn Program>>,
+    dataflows: Vec<Weak<dyn ViewDataflow>>,
 }
 
 impl std::fmt::Debug for Live {
@@ -190,23 +190,23 @@ impl Live {
         &self,
         name: &str,
         partitions: usize,
-        recipe: Recipe<T>,
+        function: ViewFunction<T>,
         partition_of: PartitionOf<T>,
         site: &'static Location<'static>,
     ) -> Result<LiveView<T>> {
         check_partitions("view", site, partitions)?;
-        let kept = Mutex::new(ViewContents::new(name, partitions, self.inner.options.view_records_max));
-        let program = Arc::new(LiveProgram {
+        let contents = Mutex::new(ViewContents::new(name, partitions, self.inner.options.view_records_max));
+        let dataflow = Arc::new(TypedViewDataflow {
             site,
-            recipe,
+            function,
             partition_of,
-            kept,
+            contents,
         });
         let mut state = self.begin()?;
-        self.with_thread(&mut state, |thread| thread.install(program.clone(), true))?;
-        let weak: Weak<dyn Program> = Arc::downgrade(&(program.clone() as Arc<dyn Program>));
-        state.programs.push(weak);
-        Ok(LiveView::new(self.clone(), program))
+        self.with_thread(&mut state, |thread| thread.install(dataflow.clone(), true))?;
+        let weak: Weak<dyn ViewDataflow> = Arc::downgrade(&(dataflow.clone() as Arc<dyn ViewDataflow>));
+        state.dataflows.push(weak);
+        Ok(LiveView::new(self.clone(), dataflow))
     }
 
     /// Makes what was inserted and retracted part of the inputs, and brings all views up to date: all of it, or nothing.
@@ -282,15 +282,15 @@ impl Live {
         state: &mut State,
         work: impl FnOnce(&LiveThread) -> std::result::Result<(), crate::error::LiveError>,
     ) -> Result<()> {
-        state.programs.retain(|program| program.strong_count() > 0);
+        state.dataflows.retain(|dataflow| dataflow.strong_count() > 0);
         let thread = match state.thread.take() {
             Some(thread) => thread,
             None => {
                 let thread = LiveThread::start(self.limits(), &self.inner.figures)?;
-                let programs = state.programs.iter().filter_map(Weak::upgrade);
-                programs
+                let dataflows = state.dataflows.iter().filter_map(Weak::upgrade);
+                dataflows
                     .into_iter()
-                    .try_for_each(|program| thread.install(program, false))?;
+                    .try_for_each(|dataflow| thread.install(dataflow, false))?;
                 thread
             }
         };

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use std::ops::Range;
 
-use distdl_storage::Level;
 use distdl_storage::object::Object;
+use distdl_storage::{Digest, Level};
 use foldhash::fast::RandomState;
 
 pub(crate) use self::ancestors::Lineage;
@@ -80,7 +80,7 @@ pub(crate) enum Compute {
 
 /// A digest of all that a partition of a source holds: the same for the same records in any process and run, another
 /// one if they may differ. Asked only when something derived from the source is memoized.
-pub(crate) type Contents = Arc<dyn Fn(usize) -> [u8; 32] + Send + Sync>;
+pub(crate) type Contents = Arc<dyn Fn(usize) -> Digest + Send + Sync>;
 
 /// The parts of objects that a partition of a source reads, in bytes.
 pub(crate) type Reads = Arc<dyn Fn(usize) -> Vec<(Object, Range<u64>)> + Send + Sync>;
@@ -124,7 +124,7 @@ pub(crate) struct NodeSpec {
     /// What the partitions of a source hold, if that can be told without reading them.
     pub contents: Option<Contents>,
     /// A digest that must be the same in all processes of a cluster: they compare it at each action.
-    pub agreed: Option<[u8; 32]>,
+    pub agreed: Option<Digest>,
     /// What is known of the operator's parameters, for the keys of computations; empty if it has none, or they are the
     /// program's own.
     pub parameters: String,
@@ -184,7 +184,7 @@ pub(crate) struct Node {
     cut: AtomicBool,
     /// The keys of its partitions' computations, if it is memoized and they were asked for, or what was known of its
     /// partitions when its lineage was cut.
-    pub(crate) keys: OnceLock<Vec<[u8; 32]>>,
+    pub(crate) keys: OnceLock<Vec<Digest>>,
 }
 
 impl std::ops::Deref for Node {

@@ -8,14 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use distdl_storage::Digest;
 use serde::Serialize;
 
 use crate::id::DatasetId;
 use crate::lineage::{Dependency, Lineage, Memoized, Node, PartitionMap};
 use crate::partitioner::{PartitionFunction, Partitioning, hasher};
-
-/// A key, or what goes into one.
-pub(crate) type Digest = [u8; 32];
 
 /// The keys of all partitions of a memoized dataset, by partition. None if a source does not tell what it holds, or the
 /// dataset is not memoized.

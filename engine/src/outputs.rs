@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
-use distdl_storage::{BlockStore, Rows, Spill};
+use distdl_storage::{BlockStore, Spill, SpilledRows};
 
 use crate::error::Result;
 use crate::id::ShuffleId;
@@ -18,12 +18,12 @@ use crate::id::ShuffleId;
 #[derive(Clone)]
 pub(crate) struct Stored {
     spill: Arc<Spill>,
-    rows: Rows,
+    rows: SpilledRows,
 }
 
 impl Stored {
     /// A frame that lies in `spill`.
-    pub(crate) fn new(spill: Arc<Spill>, rows: Rows) -> Self {
+    pub(crate) fn new(spill: Arc<Spill>, rows: SpilledRows) -> Self {
         Self { spill, rows }
     }
 
@@ -71,7 +71,7 @@ pub(crate) struct Keeping {
     /// One of the shuffle's files, to know it by. It is not held, so that it goes when the outputs do.
     spare: Weak<Spill>,
     /// The bucket of each frame, whether readers in this process wait for it, and where it lies.
-    parts: Vec<(usize, bool, Rows)>,
+    parts: Vec<(usize, bool, SpilledRows)>,
 }
 
 impl Shuffle {

@@ -3,14 +3,14 @@
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 
 mod formats;
-mod pieces;
+mod splits;
 
 use std::sync::Arc;
 
 use distdl_storage::csv::CsvOptions;
 use distdl_storage::object::Object;
 use distdl_storage::text::{TextOptions, read_lines_with, read_records, split_records, split_text};
-use distdl_storage::{Block, Codec, PARTITIONS_MAX, Record, Records};
+use distdl_storage::{Block, Codec, Digest, PARTITIONS_MAX, Record, Records};
 
 use crate::batch::{AnyBatch, Batch, stream_of};
 use crate::context::Context;
@@ -176,7 +176,7 @@ impl Context {
 }
 
 /// None if the records refuse to become bytes.
-fn digest_of_records<T: Record>(records: &Records<T>) -> Option<[u8; 32]> {
+fn digest_of_records<T: Record>(records: &Records<T>) -> Option<Digest> {
     let block = Block::from_records(records.clone());
     let frame = Codec::of::<T>().portable().encode(&block).ok()?;
     Some(*blake3::hash(&frame).as_bytes())

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use distdl_storage::remote::Stores;
-use distdl_storage::{BlockId, BlockStore, BytesBySource, Rows, Spill, StorageError};
+use distdl_storage::{BlockId, BlockStore, BytesBySource, Spill, SpilledRows, StorageError};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{TaskError, TaskResult};
@@ -64,7 +64,7 @@ impl Resources {
     }
 
     /// Puts a frame on disk for which memory has no room. What is kept for the loss of another process makes way for it.
-    pub(crate) fn put_away(&self, spill: &Spill, frame: &[u8]) -> Result<Rows, StorageError> {
+    pub(crate) fn put_away(&self, spill: &Spill, frame: &[u8]) -> Result<SpilledRows, StorageError> {
         let rows = self.retry_after_eviction(|| spill.append(frame))?;
         self.metrics.spilled(frame.len() as u64);
         Ok(rows)

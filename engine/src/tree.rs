@@ -39,14 +39,14 @@ const BLOCK: usize = 1024;
 
 /// The sum over some lanes: of one lane, or of all lanes below a node of the tree.
 #[derive(Debug, Clone)]
-pub struct Part<'a> {
+pub struct PartialSum<'a> {
     /// Which lanes.
     pub lanes: Range<usize>,
     /// Their sum.
     pub values: &'a [f32],
 }
 
-impl<'a> Part<'a> {
+impl<'a> PartialSum<'a> {
     /// What one lane has.
     pub fn of_lane(lane: usize, values: &'a [f32]) -> Self {
         let lanes = lane..lane + 1;
@@ -74,7 +74,7 @@ pub fn cover(lanes: Range<usize>, here: &impl Fn(usize) -> bool) -> Vec<Range<us
 ///
 /// # Panics
 /// If they do not, or one of them is shorter than `sum`: both are checked where parts come in.
-pub fn sum(parts: &[Part<'_>], lanes: Range<usize>, format: UpdateFormat, sum: &mut [f32]) {
+pub fn sum(parts: &[PartialSum<'_>], lanes: Range<usize>, format: UpdateFormat, sum: &mut [f32]) {
     // One for each right branch on the way to a leaf. The parts may be fewer than that way is long.
     let mut scratch = vec![[0.0f32; BLOCK]; depth(&lanes)];
     for (index, sum) in sum.chunks_mut(BLOCK).enumerate() {
@@ -83,7 +83,7 @@ pub fn sum(parts: &[Part<'_>], lanes: Range<usize>, format: UpdateFormat, sum: &
 }
 
 fn sum_block(
-    (parts, lanes): (&[Part<'_>], Range<usize>),
+    (parts, lanes): (&[PartialSum<'_>], Range<usize>),
     start: usize,
     format: UpdateFormat,
     sum: &mut [f32],
@@ -184,7 +184,7 @@ mod tests {
         let vectors: Vec<Vec<f32>> = (0..lanes)
             .map(|lane| (0..length).map(|index| value(lane, index)).collect())
             .collect();
-        let of_lane = |lane: usize| Part::of_lane(lane, &vectors[lane]);
+        let of_lane = |lane: usize| PartialSum::of_lane(lane, &vectors[lane]);
         let expected: Vec<u32> = (0..length)
             .map(|index| {
                 let mut add = |left: f32, right: f32| rounded(left + right);
@@ -199,7 +199,7 @@ mod tests {
             .flat_map(|host| cover(0..lanes, &|lane| hosts[lane] == *host));
         let summed: Vec<(Range<usize>, Vec<f32>)> = nodes
             .map(|node| {
-                let leaves: Vec<Part<'_>> = node.clone().map(of_lane).collect();
+                let leaves: Vec<PartialSum<'_>> = node.clone().map(of_lane).collect();
                 let mut total = vec![0.0; length];
                 sum(&leaves, node.clone(), format, &mut total);
                 (node, total)
@@ -208,11 +208,11 @@ mod tests {
         for owner in all.into_iter().map(Some).chain([None]) {
             let own = (0..lanes).filter(|lane| Some(hosts[*lane]) == owner).map(of_lane);
             let sent = summed.iter().filter(|(node, _)| Some(hosts[node.start]) != owner);
-            let sent = sent.map(|(lanes, values)| Part {
+            let sent = sent.map(|(lanes, values)| PartialSum {
                 lanes: lanes.clone(),
                 values,
             });
-            let mut parts: Vec<Part<'_>> = own.chain(sent).collect();
+            let mut parts: Vec<PartialSum<'_>> = own.chain(sent).collect();
             parts.sort_by_key(|part| part.lanes.start);
             let mut total = vec![0.0; length];
             sum(&parts, 0..lanes, format, &mut total);

@@ -22,6 +22,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use crate::block::Block;
+use crate::bloom::Digest;
 use crate::codec::{Codec, CodecKind, HEADER_END, PAYLOAD_START, Source};
 use crate::error::{Result, StorageError};
 
@@ -55,7 +56,7 @@ impl Codec {
 
     /// What tells the record type from others in frames: its name and its layout in memory, the same in all programs of one
     /// compiler that name it alike.
-    pub fn fingerprint(self) -> [u8; 32] {
+    pub fn fingerprint(self) -> Digest {
         type_fingerprint(self)
     }
 
@@ -202,7 +203,7 @@ fn type_fingerprint(codec: Codec) -> Fingerprint {
 
 /// BLAKE3 of the running program's file, the same in all processes of one build: frames of memory images are only for
 /// them, and only they make a cluster.
-pub fn program_fingerprint() -> [u8; 32] {
+pub fn program_fingerprint() -> Digest {
     static FINGERPRINT: OnceLock<Fingerprint> = OnceLock::new();
     *FINGERPRINT.get_or_init(|| {
         // A program that cannot be read gets a fingerprint of this process alone: frames of others are refused then.

@@ -93,6 +93,7 @@ mod checkpoint;
 pub mod testing;
 
 pub use block::{Block, BlockId, ParseBlockIdError};
+pub use bloom::Digest;
 pub use checkpoint::{Checkpoint, FoundCheckpoint};
 pub use codec::{Codec, CodecKind, Source};
 pub use device::{DeviceBudget, DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DevicePin, DeviceTier};
@@ -106,7 +107,7 @@ pub use memory::MemoryTier;
 pub use records::{Record, Records};
 pub use size::size_of_value;
 pub use sources::BytesBySource;
-pub use spill::{Rows, Spill};
+pub use spill::{Spill, SpilledRows};
 pub use split::PARTITIONS_MAX;
 pub use store::{BlockStore, Level, Pin, Reservation, StoreOptions, StoreStatistics};
 pub use tier::Tier;

@@ -13,6 +13,7 @@ use object_store::ObjectStore;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::bloom::Digest;
 use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
 use crate::remote::{FolderEntry, ObjectFolder, Stores};
@@ -419,7 +420,7 @@ impl Blob {
     }
 
     /// A digest of the bytes, by what is written down of them.
-    pub fn digest(&self) -> [u8; 32] {
+    pub fn digest(&self) -> Digest {
         *blake3::hash(self.object().as_bytes()).as_bytes()
     }
 

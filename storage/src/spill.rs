@@ -43,13 +43,13 @@ pub struct Spill {
 
 /// Where rows of equal length lie in a [`Spill`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rows {
+pub struct SpilledRows {
     offset: u64,
     row_bytes: usize,
     count: u64,
 }
 
-impl Rows {
+impl SpilledRows {
     /// Number of rows.
     pub fn count(&self) -> u64 {
         self.count
@@ -93,7 +93,7 @@ impl Spill {
     ///
     /// # Errors
     /// The tier's limit leaves no room, or the disk is full or refuses.
-    pub fn append(&self, bytes: &[u8]) -> Result<Rows> {
+    pub fn append(&self, bytes: &[u8]) -> Result<SpilledRows> {
         self.append_rows(bytes, bytes.len())
     }
 
@@ -102,12 +102,12 @@ impl Spill {
     ///
     /// # Errors
     /// As [`Spill::append`].
-    pub fn append_rows(&self, rows: &[u8], row_bytes: usize) -> Result<Rows> {
+    pub fn append_rows(&self, rows: &[u8], row_bytes: usize) -> Result<SpilledRows> {
         let count = rows
             .len()
             .checked_div(row_bytes)
             .unwrap_or(usize::from(rows.is_empty()));
-        let mut written = Rows {
+        let mut written = SpilledRows {
             offset: 0,
             row_bytes,
             count: count as u64,
@@ -132,14 +132,14 @@ impl Spill {
         Ok(written)
     }
 
-    /// Reads row `index` of `rows` into `buffer`, of [`Rows::buffer_bytes`], and gives the part of it that is the row.
+    /// Reads row `index` of `rows` into `buffer`, of [`SpilledRows::buffer_bytes`], and gives the part of it that is the row.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] if the bytes are not those that were written; if the disk refuses to give them.
     ///
     /// # Panics
     /// If `buffer` is of another length, or there is no such row.
-    pub fn read<'a>(&self, rows: &Rows, index: u64, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    pub fn read<'a>(&self, rows: &SpilledRows, index: u64, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
         assert!(index < rows.count, "row {index} of {}", rows.count);
         assert_eq!(buffer.len(), rows.buffer_bytes(), "a row and its checksum");
         let offset = rows.offset(index);
@@ -160,7 +160,7 @@ impl Spill {
     ///
     /// # Errors
     /// As [`Spill::read`].
-    pub fn read_one(&self, rows: &Rows) -> Result<Vec<u8>> {
+    pub fn read_one(&self, rows: &SpilledRows) -> Result<Vec<u8>> {
         let mut row = vec![0; rows.buffer_bytes()];
         self.read(rows, 0, &mut row)?;
         row.truncate(rows.row_bytes);
@@ -168,7 +168,7 @@ impl Spill {
     }
 
     /// Says that row `index` of `rows` will be read soon: the system fetches it from the disk meanwhile.
-    pub fn will_read(&self, rows: &Rows, index: u64) {
+    pub fn will_read(&self, rows: &SpilledRows, index: u64) {
         let length = std::num::NonZeroU64::new(rows.stride());
         // Advice may be ignored, and so may its failure.
         let _ = fadvise(&self.file, rows.offset(index), length, Advice::WillNeed);
@@ -214,7 +214,7 @@ mod tests {
         (folder, tier)
     }
 
-    fn row(spill: &Spill, rows: &Rows, index: u64) -> Result<Vec<u8>> {
+    fn row(spill: &Spill, rows: &SpilledRows, index: u64) -> Result<Vec<u8>> {
         spill.will_read(rows, index);
         let mut buffer = vec![0; rows.buffer_bytes()];
         spill.read(rows, index, &mut buffer).map(<[u8]>::to_vec)

@@ -189,13 +189,13 @@ pub(crate) fn deal_parts(bytes: &[Vec<u64>], partitions: usize) -> Vec<Vec<(usiz
 }
 
 /// The rows of one record batch after the other as values.
-pub(crate) struct Rows<T> {
+pub(crate) struct BatchRows<T> {
     batch: Option<RecordBatch>,
     position: usize,
     values: std::vec::IntoIter<T>,
 }
 
-impl<T> Default for Rows<T> {
+impl<T> Default for BatchRows<T> {
     fn default() -> Self {
         Self {
             batch: None,
@@ -205,7 +205,7 @@ impl<T> Default for Rows<T> {
     }
 }
 
-impl<T: DeserializeOwned> Rows<T> {
+impl<T: DeserializeOwned> BatchRows<T> {
     /// Goes on with `batch`; the one before must be at its end.
     pub(crate) fn refill(&mut self, batch: RecordBatch) {
         (self.batch, self.position) = (Some(batch), 0);

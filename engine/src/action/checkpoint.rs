@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use distdl_storage::remote::SharedFolder;
-use distdl_storage::{Blob, Checkpoint, FoundCheckpoint, Record};
+use distdl_storage::{Blob, Checkpoint, Digest, FoundCheckpoint, Record};
 
 use super::once::once;
 use crate::dataset::{Dataset, streams};
@@ -75,7 +75,7 @@ impl<T: Record> Dataset<T> {
         written
     }
 
-    fn checkpoint_as(&self, key: &[u8; 32], url: &str, site: &'static Location<'static>) -> Result<Dataset<T>> {
+    fn checkpoint_as(&self, key: &Digest, url: &str, site: &'static Location<'static>) -> Result<Dataset<T>> {
         let (context, partitions) = (self.context(), self.partitions());
         let checkpoint = Arc::new(Checkpoint::open(context.stores(), url, key)?);
         let place = Arc::clone(&checkpoint);

@@ -25,6 +25,8 @@ pub(crate) mod permits;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use distdl_storage::Digest;
+
 pub(crate) use hello::{Hello, Purpose, Side};
 pub(crate) use permits::{HandshakePermits, Permit};
 pub(crate) use refused::Refused;
@@ -45,13 +47,13 @@ pub(crate) struct Credentials {
     cluster: [u8; 16],
     key: [u8; 32],
     /// Empty until the first process has proven itself, if that is to say which program it is.
-    binary: Arc<OnceLock<[u8; 32]>>,
+    binary: Arc<OnceLock<Digest>>,
 }
 
 impl Credentials {
     /// Of a process of `cluster` that knows its `token`, 32 random bytes, and runs the program file with the BLAKE3
     /// hash `binary`.
-    pub(crate) fn new(cluster: [u8; 16], token: &[u8; 32], binary: [u8; 32]) -> Self {
+    pub(crate) fn new(cluster: [u8; 16], token: &[u8; 32], binary: Digest) -> Self {
         Self {
             cluster,
             key: blake3::derive_key("DistDL 2026 cluster token", token),
@@ -106,7 +108,7 @@ pub(crate) struct Mine {
 }
 
 impl Mine {
-    fn hello(&self, side: Side, credentials: &Credentials, binary: [u8; 32]) -> Result<Hello, Refused> {
+    fn hello(&self, side: Side, credentials: &Credentials, binary: Digest) -> Result<Hello, Refused> {
         Ok(Hello {
             side,
             purpose: self.purpose,

@@ -9,7 +9,7 @@ mod contact;
 mod faults;
 mod links;
 mod round;
-mod sharing;
+mod peer_cache;
 mod speaking;
 #[cfg(test)]
 mod tests;
@@ -40,8 +40,8 @@ pub(crate) use faults::Fate;
 pub use faults::Faults;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use faults::Vanish;
+use peer_cache::PeerCache;
 pub(crate) use round::{Receive, Round, RoundKey};
-use sharing::Sharing;
 pub(crate) use speaking::Canceller;
 use speaking::Speaker;
 
@@ -92,7 +92,7 @@ struct Shared {
     changed: Condvar,
     requests: AtomicU64,
     /// Of remote objects, with other members.
-    sharing: Sharing,
+    peer_cache: PeerCache,
     /// Frames and reports that were to be sent, heartbeats left out: at any of them a fault may be planned.
     frames: AtomicU64,
     reports: AtomicU64,
@@ -226,7 +226,7 @@ impl Member {
             state: Mutex::default(),
             changed: Condvar::new(),
             requests: AtomicU64::new(0),
-            sharing: Sharing::default(),
+            peer_cache: PeerCache::default(),
             frames: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             progress: AtomicU64::new(0),
@@ -440,7 +440,7 @@ impl Shared {
         state.closed = Some(reason.to_owned());
         let connections = [state.control.take(), state.found.take()];
         drop(state);
-        self.sharing.end();
+        self.peer_cache.end();
         connections
             .iter()
             .flatten()

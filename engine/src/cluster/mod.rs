@@ -26,7 +26,7 @@ pub(crate) mod link;
 pub(crate) mod member;
 pub mod events;
 pub(crate) mod resume;
-pub(crate) mod deal;
+pub(crate) mod load_balance;
 pub(crate) mod journal;
 pub(crate) mod name_node;
 pub(crate) mod server;

@@ -212,7 +212,7 @@ pub(crate) struct NameNode {
     moves: Moves,
     cache_directory: CacheDirectory,
     round: Option<Round>,
-    loss: Option<Loss>,
+    loss: Option<MemberLoss>,
     /// Since when no member is active; where others start the processes, since when there is one.
     gathering: Option<Duration>,
     /// Whether it was said who is waited for since then.
@@ -266,7 +266,7 @@ struct Round {
 }
 
 #[derive(Debug)]
-struct Loss {
+struct MemberLoss {
     at: Duration,
     cause: String,
 }

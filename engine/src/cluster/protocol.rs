@@ -135,7 +135,7 @@ impl LoopStart {
 
 /// What a member was when it lost the name node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Known {
+pub(crate) struct FormerMember {
     /// Who.
     pub member: MemberId,
     /// Its last generation; 0 if it took part in none.
@@ -155,7 +155,7 @@ pub(crate) enum Report {
         /// The slot it was started for; `None` asks for any.
         slot: Option<u32>,
         /// Who it was, if it lost the name node and found it again.
-        known: Option<Known>,
+        known: Option<FormerMember>,
         /// Where its links arrive.
         address: Address,
         /// Its worker threads.

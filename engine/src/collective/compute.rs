@@ -12,7 +12,7 @@ use crate::cluster::member::Member;
 use crate::cluster::protocol::{ActionKind, Answer, LoopState, Work};
 use crate::context::Context;
 use crate::dataflow::job::Reduce;
-use crate::dataflow::round::Facts;
+use crate::dataflow::round::RoundInputs;
 use crate::error::Result;
 use crate::lineage::Lineage;
 
@@ -43,7 +43,7 @@ pub(crate) fn compute<R: Record>(
                 },
             ) => {
                 own.retain(|partition, _| finished.binary_search(partition).is_err());
-                let facts = Facts {
+                let inputs = RoundInputs {
                     lineage,
                     wanted: partitions,
                     finished: &finished,
@@ -52,7 +52,7 @@ pub(crate) fn compute<R: Record>(
                     costs: &costs,
                     required_rank: &|_| None,
                 };
-                let outcome = arrival.round(&generation, number, &facts, reduce, &mut |results| {
+                let outcome = arrival.round(&generation, number, &inputs, reduce, &mut |results| {
                     for (partition, value) in results {
                         own.insert(partition as u64, encoded::<R>(value.as_ref())?);
                     }

@@ -21,7 +21,7 @@ use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
 use crate::dataflow::job::Reduce;
 use crate::dataflow::observer::Observer;
-use crate::dataflow::round::{self, Facts};
+use crate::dataflow::round::{self, RoundInputs};
 use crate::error::Result;
 use crate::iteration::{Iteration, Placement, StepReport};
 use crate::lineage::Lineage;
@@ -112,12 +112,12 @@ pub(crate) fn iterate(
     loop {
         match arrival.next()? {
             Next::Round(generation, number, Work::Compute { held, costs, lanes, .. }) => {
-                let known = Known {
+                let placing = PlacementInputs {
                     held: &held,
                     costs: &costs,
                     lanes: &lanes,
                 };
-                let outcome = place(&arrival, &generation, number, &known, &all, &mut looped);
+                let outcome = place(&arrival, &generation, number, &placing, &all, &mut looped);
                 let held = held_and_loaded(&arrival, &mut looped);
                 member.ended(arrival.key(&generation, number), outcome, held);
             }
@@ -174,7 +174,7 @@ fn host(lanes: &[u32], partition: usize) -> Option<usize> {
 }
 
 /// What the name node says of a round that places lanes.
-struct Known<'a> {
+struct PlacementInputs<'a> {
     held: &'a [Inventory],
     costs: &'a [u64],
     lanes: &'a [u32],
@@ -185,11 +185,11 @@ fn place(
     arrival: &Arrival<'_>,
     generation: &Generation,
     number: u32,
-    known: &Known<'_>,
+    placing: &PlacementInputs<'_>,
     all: &[usize],
     looped: &mut Loop<'_>,
 ) -> Outcome {
-    let (held, lanes) = (known.held, known.lanes);
+    let (held, lanes) = (placing.held, placing.lanes);
     if lanes.len() != looped.iteration.lanes || lanes.iter().any(|rank| *rank as usize >= held.len()) {
         return unexpected();
     }
@@ -199,18 +199,18 @@ fn place(
         loaded.is_some_and(|loaded| loaded.contains(partition))
     };
     let missing: Vec<usize> = all.iter().copied().filter(|partition| !is_loaded(*partition)).collect();
-    let facts = Facts {
+    let inputs = RoundInputs {
         lineage: arrival.lineage,
         wanted: &missing,
         finished: &[],
         held,
         generation,
-        costs: known.costs,
+        costs: placing.costs,
         required_rank: &host,
     };
     let own = own_rank(arrival, generation);
     let read = looped.read.clone();
-    arrival.round(generation, number, &facts, &read, &mut |results| {
+    arrival.round(generation, number, &inputs, &read, &mut |results| {
         let loaded = (looped.load)(results);
         let mine = all.iter().filter(|partition| host(**partition) == own);
         let complete = mine

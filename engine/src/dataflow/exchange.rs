@@ -10,9 +10,9 @@ mod incoming;
 mod measures;
 mod outgoing;
 mod packed;
-mod part;
-mod pieces;
-mod sharing;
+mod local_role;
+mod fragments;
+mod shared_memory;
 mod state;
 mod sequencer;
 
@@ -27,14 +27,14 @@ use std::time::{Duration, Instant};
 use timely::dataflow::scope::Scope;
 use timely::scheduling::activate::SyncActivator;
 
+use self::fragments::UpdateFragments;
 use self::incoming::Arrived;
 pub(crate) use self::incoming::Partial;
+use self::local_role::{LocalRole, attending};
 use self::measures::Measures;
-use self::part::{Part, attending};
-use self::pieces::Pieces;
 use self::sequencer::Sequencer;
 pub(crate) use self::sequencer::UpdateSlot;
-use self::sharing::Sharing;
+use self::shared_memory::SharedMemoryExchange;
 use crate::cluster::member::Faults;
 use crate::dataflow::team::Team;
 use crate::error::{EngineError, Result, panic_text};
@@ -114,14 +114,14 @@ pub(crate) struct Exchange {
     measures: Measures,
     /// The largest nodes of the tree over lanes that are all hosted here.
     nodes: Vec<Range<usize>>,
-    pieces: Pieces,
+    fragments: UpdateFragments,
     /// Who comes next in a step, where that depends on time.
     sequencer: Sequencer,
     /// Held for reading while parameters are copied that an owner might write over.
     copying: RwLock<()>,
     /// Of each worker of this process.
     times: Vec<Mutex<WorkerTimes>>,
-    sharing: Option<Sharing>,
+    shared_memory: Option<SharedMemoryExchange>,
     faults: Option<Faults>,
     slowed: Vec<(usize, u32)>,
     /// As in [`Setting`].
@@ -164,20 +164,20 @@ impl Exchange {
         setting: Setting,
         reports: Sender<Vec<StepReport>>,
     ) -> Self {
-        let Part {
+        let LocalRole {
             lanes,
             nodes,
             own,
             owners,
             targets,
             expected,
-        } = Part::new(&iteration, &placement, &team, parameters.len());
-        let sharing = match team.ranks() {
+        } = LocalRole::new(&iteration, &placement, &team, parameters.len());
+        let shared_memory = match team.ranks() {
             1 => None,
             _ if !setting.shares_memory => None,
             ranks => {
                 let all = team.workers(ranks - 1).end;
-                Sharing::new(
+                SharedMemoryExchange::new(
                     ranks,
                     all,
                     (parameters.len(), iteration.staleness),
@@ -198,7 +198,7 @@ impl Exchange {
         let shards = iteration.shards_held(parameters.len()).count();
         let measures = Measures::new(shards, team.others().filter(applies).collect());
         Self {
-            sharing,
+            shared_memory,
             lanes,
             targets,
             owners,
@@ -208,7 +208,7 @@ impl Exchange {
             attending,
             measures,
             nodes,
-            pieces: Pieces::default(),
+            fragments: UpdateFragments::default(),
             sequencer: Sequencer::new(&iteration),
             copying: RwLock::new(()),
             times: team.workers(team.rank).map(|_| Mutex::default()).collect(),

@@ -37,7 +37,7 @@ use crate::dataflow::exchange::{Exchange, Makers, REPORT_DELAY, Setting};
 use crate::dataflow::observer::Observer;
 use crate::dataflow::team::Team;
 use crate::dataflow::vector::Vector;
-use crate::dataflow::workers::{Build, Idle, Workers};
+use crate::dataflow::workers::{Build, IdlePoll, Workers};
 use crate::error::Result;
 use crate::iteration::{Iteration, StepReport, Tallies};
 use crate::metrics::Metrics;
@@ -146,7 +146,7 @@ fn start(workers: &Workers, exchange: &Arc<Exchange>) -> Result<Receiver<()>> {
     let closing = Arc::new(Closing(Arc::clone(&exchange)));
     let closings = Mutex::new(vec![closing; workers.count()]);
     let pool = Arc::new(Pool::new(&exchange));
-    let idle = (exchange.team.ranks() > 1).then(|| Arc::clone(&exchange) as Arc<dyn Idle>);
+    let idle = (exchange.team.ranks() > 1).then(|| Arc::clone(&exchange) as Arc<dyn IdlePoll>);
     let build: Build = Arc::new(move |worker| {
         let closing = closings.lock().unwrap_or_else(PoisonError::into_inner).pop();
         build(worker, &exchange, &pool, closing);

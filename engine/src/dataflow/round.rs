@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use distdl_storage::{BlockId, BlockStore, Level, StorageError};
 
-use crate::cluster::deal::Hand;
 use crate::cluster::link::Body;
+use crate::cluster::load_balance::MemberSpeed;
 use crate::cluster::member::{Receive, Round};
 use crate::cluster::protocol::{Asset, Generation, Inventory};
 use crate::cluster::wire::{Header, WireError};
@@ -86,7 +86,7 @@ pub(crate) fn copies(generation: &Generation, team: &Team, placement: &Placement
 }
 
 /// What all processes know alike at the beginning of a round, and so plan alike.
-pub(crate) struct Facts<'a> {
+pub(crate) struct RoundInputs<'a> {
     /// What to compute.
     pub lineage: &'a Lineage,
     /// Which partitions.
@@ -103,7 +103,7 @@ pub(crate) struct Facts<'a> {
     pub required_rank: &'a dyn Fn(usize) -> Option<usize>,
 }
 
-impl Facts<'_> {
+impl RoundInputs<'_> {
     fn finished(&self) -> BTreeSet<usize> {
         self.finished.iter().map(|partition| *partition as usize).collect()
     }
@@ -129,37 +129,37 @@ impl Facts<'_> {
 
 /// The job of this process in a round. `None` if nothing is missing.
 pub(crate) fn job(
-    facts: &Facts<'_>,
+    inputs: &RoundInputs<'_>,
     round: &Round,
     resources: &Arc<Resources>,
     reduce: &Reduce,
     workers: usize,
 ) -> Option<Job> {
-    let computing = facts.generation.computing();
-    let (holders, finished) = (facts.holders(&computing), facts.finished());
+    let computing = inputs.generation.computing();
+    let (holders, finished) = (inputs.holders(&computing), inputs.finished());
     let available = |dataset: DatasetId, partition: usize| holders.of(dataset, partition).next().is_some();
     let sent = |shuffle: ShuffleId, partition: usize| holders.of_output(shuffle, partition).is_some();
-    let plan = recover(facts.lineage, facts.wanted, &finished, &available, &sent)?;
-    let hands = computing.iter().map(|rank| Hand {
-        cost: facts.costs.get(*rank).copied(),
-        threads: facts.generation.members[*rank].threads as usize,
+    let plan = recover(inputs.lineage, inputs.wanted, &finished, &available, &sent)?;
+    let speeds = computing.iter().map(|rank| MemberSpeed {
+        cost: inputs.costs.get(*rank).copied(),
+        threads: inputs.generation.members[*rank].threads as usize,
     });
-    let hands: Vec<Hand> = hands.collect();
+    let speeds: Vec<MemberSpeed> = speeds.collect();
     let assignment = Assignment::spread(
-        facts.lineage,
+        inputs.lineage,
         &plan,
         &holders,
-        (&computing, &hands),
-        facts.required_rank,
+        (&computing, &speeds),
+        inputs.required_rank,
     );
     // Of what is not the same twice there must be one attempt alone. Who does not say when tasks have ended would be taken
     // for slow.
     let silence_min = resources.speculate_after.filter(|_| {
-        let all = facts.generation.members.iter().all(|peer| peer.speculates);
-        all && facts.lineage.not_determinate().is_none()
+        let all = inputs.generation.members.iter().all(|peer| peer.speculates);
+        all && inputs.lineage.not_determinate().is_none()
     });
     let speculation = silence_min.map(|silence_min| {
-        let is_bound = |partition| reduce.has_effects || (facts.required_rank)(partition).is_some();
+        let is_bound = |partition| reduce.has_effects || (inputs.required_rank)(partition).is_some();
         Speculation::new(silence_min, (&plan, &assignment), (round.rank, &computing), &is_bound)
     });
     let next = computing.iter().find(|rank| **rank > round.rank).or(computing.first());
@@ -172,25 +172,25 @@ pub(crate) fn job(
     let job = Job::new(
         plan,
         assignment,
-        team(round, facts.generation),
-        facts.lineage.clone(),
+        team(round, inputs.generation),
+        inputs.lineage.clone(),
         Arc::clone(resources),
         reduce.clone(),
         workers,
     );
     let speculation = speculation.filter(|_| computing.contains(&round.rank));
-    Some(job.with_others(facts.generation.number, Arc::new(elsewhere), speculation))
+    Some(job.with_others(inputs.generation.number, Arc::new(elsewhere), speculation))
 }
 
 /// Drops blocks of what is not the same twice that no process is known to have, as the copy of one that died before it could
 /// tell: the plan has them computed anew, and whoever reads must find one and the same. For the first round of a generation,
 /// before copies of its own come.
-pub(crate) fn drop_unheard(facts: &Facts<'_>, store: &BlockStore) {
-    let (holders, finished) = (facts.holders(&[]), facts.finished());
+pub(crate) fn drop_unheard(inputs: &RoundInputs<'_>, store: &BlockStore) {
+    let (holders, finished) = (inputs.holders(&[]), inputs.finished());
     // What is cut is not among them: it is never computed again.
-    let nodes = facts.lineage.nodes();
+    let nodes = inputs.lineage.nodes();
     for node in nodes.filter(|node| node.determinacy() != Determinacy::Determinate) {
-        let has_result = |partition| node.id == facts.lineage.target() && finished.contains(&partition);
+        let has_result = |partition| node.id == inputs.lineage.target() && finished.contains(&partition);
         let unheard = |partition: &usize| holders.of(node.id, *partition).next().is_none() && !has_result(*partition);
         for partition in (0..node.partitions).filter(unheard) {
             if let Err(error) = store.remove(node.id.block(partition)) {
@@ -359,7 +359,7 @@ mod tests {
             number: 2,
             members: Vec::new(),
         };
-        let facts = Facts {
+        let inputs = RoundInputs {
             lineage: &lineage,
             wanted: &[0, 1, 2, 3],
             finished: &[3],
@@ -368,7 +368,7 @@ mod tests {
             costs: &[],
             required_rank: &|_| None,
         };
-        drop_unheard(&facts, context.store());
+        drop_unheard(&inputs, context.store());
         let kept = |dataset: DatasetId| {
             (0..4)
                 .filter(|partition| context.store().contains(dataset.block(*partition)))
@@ -383,13 +383,13 @@ mod tests {
         let derived = drawn.map(|x| x);
         assert_eq!(derived.count().unwrap(), 40);
         let lineage = context.lineage(derived.id());
-        let facts = Facts {
+        let inputs = RoundInputs {
             lineage: &lineage,
             finished: &[],
             held: &[],
-            ..facts
+            ..inputs
         };
-        drop_unheard(&facts, context.store());
+        drop_unheard(&inputs, context.store());
         assert_eq!(kept(drawn.id()), [0, 1, 2, 3], "what is cut is not computed again");
     }
 }

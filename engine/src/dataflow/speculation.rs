@@ -29,11 +29,11 @@ pub(crate) struct Speculation {
     computing: Vec<usize>,
     /// How long a process may be silent at least.
     silence_min: Duration,
-    stages: BTreeMap<usize, Mutex<Stage>>,
+    stages: BTreeMap<usize, Mutex<StageAttempts>>,
 }
 
 /// What is known of a stage.
-struct Stage {
+struct StageAttempts {
     /// Partitions that may be copied.
     covered: BTreeSet<usize>,
     /// Partitions of which no attempt has ended as far as is known here, and whose they are.
@@ -48,7 +48,7 @@ struct Stage {
 
 /// What a worker does that has no task of its process left.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Idle {
+pub(crate) enum SpareWork {
     /// Computes this partition of another process.
     Copies(usize),
     /// Looks again after this time, or when a task has ended.
@@ -77,7 +77,7 @@ impl Speculation {
                 .filter(|partition| !stage.kept.contains(*partition));
             let open = open.filter_map(|partition| Some((*partition, assignment.rank(index, *partition)?)));
             let open: BTreeMap<usize, usize> = open.collect();
-            let stage = Stage {
+            let stage = StageAttempts {
                 covered: open.keys().copied().collect(),
                 open,
                 running: BTreeMap::new(),
@@ -125,9 +125,9 @@ impl Speculation {
     }
 
     /// What a worker does `now` that has no task of its process left in a stage.
-    pub(crate) fn idle(&self, stage: usize, now: Instant) -> Idle {
+    pub(crate) fn idle(&self, stage: usize, now: Instant) -> SpareWork {
         let Some(mut stage) = self.stage(stage) else {
-            return Idle::Leaves;
+            return SpareWork::Leaves;
         };
         let stage = &mut *stage;
         let others: Vec<(usize, usize)> = stage
@@ -137,10 +137,10 @@ impl Speculation {
             .map(|(partition, rank)| (*partition, *rank))
             .collect();
         if others.is_empty() {
-            return Idle::Leaves;
+            return SpareWork::Leaves;
         }
         let Some(median) = stage.times.get(stage.times.len() / 2) else {
-            return Idle::Waits(LOOK_TIME);
+            return SpareWork::Waits(LOOK_TIME);
         };
         let silence_max = (*median * 3 / 2).max(self.silence_min);
         let mut wait = WAIT_MAX;
@@ -151,11 +151,11 @@ impl Speculation {
             let silent = now.saturating_duration_since(*stage.heard.entry(rank).or_insert(now));
             let left = silence_max.saturating_mul(turn).saturating_sub(silent);
             if left.is_zero() {
-                return Idle::Copies(partition);
+                return SpareWork::Copies(partition);
             }
             wait = wait.min(left);
         }
-        Idle::Waits(wait)
+        SpareWork::Waits(wait)
     }
 
     /// How many turns behind `rank` this process has its own, from 1, among those that compute.
@@ -171,7 +171,7 @@ impl Speculation {
         u32::try_from(turn.max(1)).unwrap_or(u32::MAX)
     }
 
-    fn stage(&self, stage: usize) -> Option<MutexGuard<'_, Stage>> {
+    fn stage(&self, stage: usize) -> Option<MutexGuard<'_, StageAttempts>> {
         let stage = self.stages.get(&stage)?;
         Some(stage.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -210,7 +210,7 @@ mod tests {
         for speculation in [&next, &after] {
             assert_eq!(
                 speculation.idle(0, begin),
-                Idle::Waits(LOOK_TIME),
+                SpareWork::Waits(LOOK_TIME),
                 "nobody knows how long"
             );
             for partition in [1, 2, 3, 5, 6] {
@@ -218,17 +218,21 @@ mod tests {
             }
             assert_eq!(
                 speculation.idle(0, begin),
-                Idle::Waits(SECOND * 3 / 2 * speculation.rank as u32)
+                SpareWork::Waits(SECOND * 3 / 2 * speculation.rank as u32)
             );
         }
         let later = begin + SECOND * 3 / 2;
-        assert_eq!(next.idle(0, later), Idle::Copies(4));
+        assert_eq!(next.idle(0, later), SpareWork::Copies(4));
         assert!(next.begin(0, 4).is_some());
-        assert_eq!(next.idle(0, later), Idle::Copies(0), "another worker takes another one");
-        assert_eq!(after.idle(0, later), Idle::Waits(SECOND * 3 / 2));
+        assert_eq!(
+            next.idle(0, later),
+            SpareWork::Copies(0),
+            "another worker takes another one"
+        );
+        assert_eq!(after.idle(0, later), SpareWork::Waits(SECOND * 3 / 2));
         after.ended((0, 4), 1, SECOND, later);
         after.ended((0, 0), 0, SECOND, later);
-        assert_eq!(after.idle(0, later), Idle::Leaves);
+        assert_eq!(after.idle(0, later), SpareWork::Leaves);
     }
 
     #[test]
@@ -238,7 +242,7 @@ mod tests {
         speculation.ended((0, 1), 1, SECOND, begin);
         speculation.idle(0, begin);
         speculation.ended((0, 0), 0, SECOND, begin + SECOND);
-        assert_eq!(speculation.idle(0, begin + SECOND * 2), Idle::Waits(SECOND / 2));
+        assert_eq!(speculation.idle(0, begin + SECOND * 2), SpareWork::Waits(SECOND / 2));
     }
 
     #[test]
@@ -255,7 +259,7 @@ mod tests {
     fn what_is_bound_to_a_place_is_not_copied() {
         let pinned = speculation(1, true);
         assert!(!pinned.covers(0, 0));
-        assert_eq!(pinned.idle(0, Instant::now()), Idle::Leaves);
+        assert_eq!(pinned.idle(0, Instant::now()), SpareWork::Leaves);
         let free = speculation(1, false);
         assert!(free.covers(0, 3) && !free.covers(0, 7));
     }

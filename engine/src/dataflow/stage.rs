@@ -28,7 +28,7 @@ use self::shuffles::{Received, Running, Uses};
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::job::{Attempt, Event, Job};
 use crate::dataflow::parcel::Parcel;
-use crate::dataflow::speculation::Idle;
+use crate::dataflow::speculation::SpareWork;
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
 use crate::plan::recover::{recover_in_stage, unplanned};
@@ -252,12 +252,12 @@ impl Tasks {
         let attempt = match self.claim() {
             Some(attempt) => attempt,
             None => match self.speculate() {
-                Idle::Copies(partition) => match self.attempt_at(partition, true) {
+                SpareWork::Copies(partition) => match self.attempt_at(partition, true) {
                     Some(attempt) => attempt,
                     None => return Progress::Busy,
                 },
-                Idle::Waits(time) => return Progress::WaitFor(time),
-                Idle::Leaves => return Progress::Done,
+                SpareWork::Waits(time) => return Progress::WaitFor(time),
+                SpareWork::Leaves => return Progress::Done,
             },
         };
         self.attempt = Some(attempt.clone());

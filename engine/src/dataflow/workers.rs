@@ -31,7 +31,7 @@ pub(crate) enum Transport {
 }
 
 /// What workers do while a dataflow waits for other processes.
-pub(crate) trait Idle: Send + Sync {
+pub(crate) trait IdlePoll: Send + Sync {
     /// Looks for what has come. Whether something has; operators that wait for it are woken.
     fn poll(&self) -> bool;
 
@@ -50,7 +50,7 @@ const STEP_OF_WORK: Duration = Duration::from_micros(10);
 
 struct Command {
     build: Build,
-    idle: Option<Arc<dyn Idle>>,
+    idle: Option<Arc<dyn IdlePoll>>,
     /// Dropped by a worker when its part of the dataflow has ended.
     _running: Sender<()>,
 }
@@ -130,7 +130,7 @@ impl Workers {
 
     /// Builds one dataflow on every worker, which does what `idle` says while it waits. The receiver disconnects when all
     /// of them have ended it.
-    pub(crate) fn run(&self, build: Build, idle: Option<Arc<dyn Idle>>) -> Result<Receiver<()>> {
+    pub(crate) fn run(&self, build: Build, idle: Option<Arc<dyn IdlePoll>>) -> Result<Receiver<()>> {
         let (running, ended) = channel();
         for command in &self.commands {
             let command = command.send(Command {
@@ -200,7 +200,7 @@ fn work(worker: &mut Worker, commands: &Receiver<Command>, death: &Arc<Death>) {
 }
 
 /// Works, and polls for as long as patience lasts; then sleeps until woken.
-fn step_or_sleep(worker: &mut Worker, idle: &dyn Idle) {
+fn step_or_sleep(worker: &mut Worker, idle: &dyn IdlePoll) {
     let patience = idle.patience();
     let mut idle_since = Instant::now();
     loop {

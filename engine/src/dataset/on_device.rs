@@ -19,7 +19,7 @@ use crate::batch::{AnyBatch, Failure, PartitionIter, TaskError, TaskResult};
 use crate::context::Context;
 use crate::dataset::{Dataset, only, streams};
 #[cfg(feature = "gpu")]
-use crate::device::GpuPiece;
+use crate::device::GpuBatch;
 use crate::error::EngineError;
 use crate::lineage::NodeSpec;
 
@@ -78,7 +78,7 @@ impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
     /// machine has several GPUs it takes the kernels of that of the piece ([`Gpu::index`](crate::device::Gpu::index)).
     #[cfg(feature = "gpu")]
     pub fn new(
-        on_gpu: impl Fn(&GpuPiece<'_>) -> Result<(), DeviceError> + Send + Sync + 'static,
+        on_gpu: impl Fn(&GpuBatch<'_>) -> Result<(), DeviceError> + Send + Sync + 'static,
         on_cpu: impl Fn(&[T]) -> Vec<U> + Send + Sync + 'static,
     ) -> Self {
         Self {

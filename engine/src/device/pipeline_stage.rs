@@ -17,7 +17,7 @@ pub(crate) struct PipelineStage {
 
 /// A piece that lies on a GPU.
 #[derive(Debug)]
-pub struct GpuPiece<'a> {
+pub struct GpuBatch<'a> {
     /// What runs kernels on it, in order.
     pub gpu: &'a Gpu,
     /// How many records it has.
@@ -49,10 +49,10 @@ impl PipelineStage {
         inputs: &[u8],
         records: usize,
         output_bytes: usize,
-        kernel: impl FnOnce(&GpuPiece<'_>) -> Result<(), DeviceError>,
+        kernel: impl FnOnce(&GpuBatch<'_>) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         self.inputs.send(&self.gpu, inputs)?;
-        kernel(&GpuPiece {
+        kernel(&GpuBatch {
             gpu: &self.gpu,
             records,
             inputs: self.inputs.buffer(),

@@ -10,7 +10,7 @@ use super::Live;
 use crate::batch::RecordType;
 use crate::dataflow::live::LiveRecord;
 use crate::dataflow::live::contents::lock;
-use crate::dataflow::live::program::LiveProgram;
+use crate::dataflow::live::view_dataflow::TypedViewDataflow;
 use crate::dataset::{Dataset, streams};
 use crate::error::Result;
 use crate::lineage::NodeSpec;
@@ -19,27 +19,27 @@ use crate::lineage::NodeSpec;
 #[must_use = "a view is kept up to date until it is dropped, and all of its clones"]
 pub struct LiveView<T: LiveRecord> {
     live: Live,
-    program: Arc<LiveProgram<T>>,
+    dataflow: Arc<TypedViewDataflow<T>>,
 }
 
 impl<T: LiveRecord> Clone for LiveView<T> {
     fn clone(&self) -> Self {
         Self {
             live: self.live.clone(),
-            program: Arc::clone(&self.program),
+            dataflow: Arc::clone(&self.dataflow),
         }
     }
 }
 
 impl<T: LiveRecord> std::fmt::Debug for LiveView<T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "LiveView({:?})", lock(&self.program.kept).name())
+        write!(formatter, "LiveView({:?})", lock(&self.dataflow.contents).name())
     }
 }
 
 impl<T: LiveRecord> LiveView<T> {
-    pub(super) fn new(live: Live, program: Arc<LiveProgram<T>>) -> Self {
-        Self { live, program }
+    pub(super) fn new(live: Live, dataflow: Arc<TypedViewDataflow<T>>) -> Self {
+        Self { live, dataflow }
     }
 
     /// The records as a dataset, which later commits do not change. A partition holds its records in order, so the dataset
@@ -54,8 +54,8 @@ impl<T: LiveRecord> LiveView<T> {
         let site = Location::caller();
         // Not between two views of one commit.
         let _state = self.live.begin()?;
-        let mut kept = lock(&self.program.kept);
-        let (pieces, written) = kept.pieces()?;
+        let mut contents = lock(&self.dataflow.contents);
+        let (pieces, written) = contents.pieces()?;
         self.live.inner.written.fetch_add(written, Ordering::Relaxed);
         let (records, digests): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
         let (partitions, length) = (
@@ -68,7 +68,7 @@ impl<T: LiveRecord> LiveView<T> {
         });
         let mut spec = NodeSpec::new("snapshot", partitions, Vec::new(), compute);
         spec.site = site;
-        spec.remark = format!("live view \"{}\", {length} records", kept.name());
+        spec.remark = format!("live view \"{}\", {length} records", contents.name());
         spec.agreed = Some(*blake3::hash(digests.as_flattened()).as_bytes());
         spec.contents = Some(Arc::new(move |partition| digests[partition]));
         Ok(spec.build(self.live.context()))
@@ -80,8 +80,11 @@ impl<T: LiveRecord> LiveView<T> {
     /// Inside a task or a closure of a view.
     pub fn contents(&self) -> Result<Vec<(T, u64)>> {
         let _state = self.live.begin()?;
-        let kept = lock(&self.program.kept);
-        let mut records: Vec<(T, u64)> = kept.records().map(|(record, count)| (record.clone(), count)).collect();
+        let contents = lock(&self.dataflow.contents);
+        let mut records: Vec<(T, u64)> = contents
+            .records()
+            .map(|(record, count)| (record.clone(), count))
+            .collect();
         records.sort_unstable();
         Ok(records)
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Stage};
-use crate::cluster::deal::{Hand, deal};
+use crate::cluster::load_balance::{MemberSpeed, deal};
 use crate::cluster::protocol::{Asset, Partitions};
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
@@ -61,7 +61,7 @@ impl Assignment {
         }
     }
 
-    /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
+    /// Spreads a plan over the ranks in `computing`, whose speeds are in `speeds`: a partition of the result goes where
     /// `required_rank` says, one whose output is kept to where that is, any other one to a rank that has the first block it
     /// reads, if that can be the one that would have been dealt it. What reads no block is dealt, if that can be to ranks
     /// that may have the bytes of its source.
@@ -69,12 +69,12 @@ impl Assignment {
         lineage: &Lineage,
         plan: &Plan,
         holders: &Holders,
-        (computing, hands): (&[usize], &[Hand]),
+        (computing, speeds): (&[usize], &[MemberSpeed]),
         required_rank: &dyn Fn(usize) -> Option<usize>,
     ) -> Self {
         let last = plan.stages.iter().filter_map(|stage| stage.partitions.last()).max();
         // By number, so that partitions with the same number in several stages are together.
-        let dealt = deal(hands, last.map_or(0, |last| last + 1));
+        let dealt = deal(speeds, last.map_or(0, |last| last + 1));
         let stages = plan.stages.iter().map(|stage| {
             let (mut placed, mut rest) = (BTreeMap::new(), Vec::new());
             for partition in stage.partitions.iter().copied() {
@@ -82,7 +82,7 @@ impl Assignment {
                     Output::Result => required_rank(partition),
                     Output::Shuffle(shuffle) => holders.of_output(shuffle, partition),
                 };
-                let turn = dealt.get(partition).and_then(|hand| computing.get(*hand)).copied();
+                let turn = dealt.get(partition).and_then(|member| computing.get(*member)).copied();
                 let near = || {
                     let near = near(lineage, stage, partition, holders);
                     let turn = turn.filter(|turn| near.contains(turn));

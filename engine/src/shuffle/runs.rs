@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use distdl_storage::{Block, Codec, Record, Rows, Spill};
+use distdl_storage::{Block, Codec, Record, Spill, SpilledRows};
 use itertools::Itertools;
 
 use crate::batch::{AnyStream, Batches, Failure, TaskResult};
@@ -39,7 +39,7 @@ pub(crate) struct RunWriter<T> {
     piece_bytes: u64,
     records: Vec<T>,
     bytes: u64,
-    places: Vec<Rows>,
+    places: Vec<SpilledRows>,
 }
 
 impl<T: Record> RunWriter<T> {
@@ -93,7 +93,7 @@ pub(crate) struct Run<T> {
     context: TaskContext,
     spill: Arc<Spill>,
     codec: Codec,
-    places: Vec<Rows>,
+    places: Vec<SpilledRows>,
     records: PhantomData<fn() -> T>,
 }
 
@@ -124,7 +124,7 @@ impl<T: Record> Run<T> {
             places,
             ..
         } = self;
-        let read = move |rows: Rows| -> TaskResult<Vec<T>> {
+        let read = move |rows: SpilledRows| -> TaskResult<Vec<T>> {
             context.check()?;
             let frame = spill.read_one(&rows)?;
             Ok(codec.decode(frame.into())?.into_records::<T>()?.into_vec())

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod convolutions;
-mod feeds;
+mod double_buffer;
 mod ports;
 mod products;
 mod real;
@@ -81,8 +81,8 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
     // SAFETY: the library is open already, and the functions are declared like that.
     let driver = unsafe { libloading::Library::new(folder.path().join("libcuda.so")) }.unwrap();
     let count = |name: &str| unsafe { driver.get::<unsafe extern "C" fn() -> i64>(name).unwrap()() };
-    feeds::each_piece_is_there_when_it_is_turned_to(&found, &compiler);
-    feeds::pieces_are_sent_without_waiting_for_kernels(&found, &compiler, &|| count("emulated_launches"));
+    double_buffer::each_piece_is_there_when_it_is_swapped_in(&found, &compiler);
+    double_buffer::pieces_are_sent_without_waiting_for_kernels(&found, &compiler, &|| count("emulated_launches"));
     let left = || ["emulated_handles", "emulated_bytes"].map(count);
     // Both GPUs stay open as long as somebody has found them.
     assert_eq!(

@@ -42,7 +42,7 @@ on_the_machines! {
     real_parts_of_buffers_are_copied: |found, _| super::parts_of_buffers_are_copied(found);
     real_products_are_those_of_the_cpu: |found, _| super::products::are_those_of_the_cpu(found);
     real_products_of_each_are_those_of_the_cpu: |found, _| super::products::of_each_are_those_of_the_cpu(found);
-    real_pieces_are_there_when_they_are_turned_to: super::feeds::each_piece_is_there_when_it_is_turned_to;
+    real_pieces_are_there_when_they_are_swapped_in: super::double_buffer::each_piece_is_there_when_it_is_swapped_in;
     real_graphs_do_what_was_captured: super::graphs_do_what_was_captured_with_other_arguments;
     nobody_waits_for_a_real_gpu_while_a_graph_is_captured:
         |found, _| super::nobody_waits_for_a_gpu_while_a_graph_is_captured(found, &gpu().unwrap().0);

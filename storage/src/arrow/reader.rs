@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
 use crate::split::until_error;
-use crate::table::{FETCH, Rows, guarded, has_columns};
+use crate::table::{BatchRows, FETCH, guarded, has_columns};
 
 /// Reads the rows of a split.
 struct ArrowReader<T> {
@@ -23,7 +23,7 @@ struct ArrowReader<T> {
     /// Batches still to be read, and the index of the next.
     blocks: std::vec::IntoIter<CheckedBlock>,
     next_batch: usize,
-    rows: Rows<T>,
+    rows: BatchRows<T>,
 }
 
 /// The rows of `split` as values of `T`, a struct whose fields are named as columns are; columns that it does not have
@@ -61,7 +61,7 @@ pub fn read_arrow<T: DeserializeOwned>(
         decoder,
         blocks: blocks.into_iter(),
         next_batch: split.batches.start,
-        rows: Rows::default(),
+        rows: BatchRows::default(),
     };
     Ok(until_error(move || reader.read()))
 }

@@ -10,7 +10,7 @@ use crate::remote::Stores;
 use crate::text::{LineReader, TextSplit, read_lines_with};
 
 /// The records of a split as fields, each with the byte at which it starts.
-pub(super) struct Rows {
+pub(super) struct FieldReader {
     object: Object,
     lines: LineReader,
     parser: Parser,
@@ -23,7 +23,7 @@ pub(super) struct Rows {
     used: usize,
 }
 
-impl Rows {
+impl FieldReader {
     pub(super) fn open(stores: &Stores, split: &TextSplit, options: &CsvOptions) -> Result<Self> {
         let mut parser = Parser::new(options);
         if split.range.start > 0 {

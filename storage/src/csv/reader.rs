@@ -8,7 +8,7 @@ use csv::{ErrorKind, StringRecord};
 use serde::de::DeserializeOwned;
 
 use super::CsvOptions;
-use super::fields::Rows;
+use super::fields::FieldReader;
 use crate::columns::{shown, unseen};
 use crate::error::Result;
 use crate::object::ObjectError;
@@ -21,7 +21,7 @@ const HEADER_PIECE_BYTES: usize = 16 << 10;
 
 /// Reads the records of a split.
 struct CsvReader<T> {
-    rows: Rows,
+    rows: FieldReader,
     /// The first record of the file, and where it starts.
     first: StringRecord,
     first_offset: Option<u64>,
@@ -44,7 +44,7 @@ pub fn read_csv<T: DeserializeOwned>(
     options: &CsvOptions,
 ) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
     check(&split.object.url, options)?;
-    let mut rows = Rows::open(stores, split, options)?;
+    let mut rows = FieldReader::open(stores, split, options)?;
     let mut first = StringRecord::new();
     let is_start = split.compression.is_some() || split.range.start == 0;
     let first_offset = match is_start {
@@ -82,7 +82,7 @@ pub(super) fn check(url: &str, options: &CsvOptions) -> Result<(), ObjectError> 
 }
 
 /// An error if a field would be `None` in every record.
-fn has_columns<T: DeserializeOwned>(rows: &Rows, offset: u64, names: &StringRecord) -> Result<(), ObjectError> {
+fn has_columns<T: DeserializeOwned>(rows: &FieldReader, offset: u64, names: &StringRecord) -> Result<(), ObjectError> {
     let names: Vec<&str> = names.iter().collect();
     match unseen::<T>(&names, "header", "CsvOptions::columns_may_be_missing") {
         Some((problem, remedy)) => Err(rows.malformed(offset, problem, remedy)),
@@ -107,7 +107,7 @@ fn read_first(
         text: Some(text),
         ..options.clone()
     };
-    Rows::open(stores, &start, &options)?.next(first)
+    FieldReader::open(stores, &start, &options)?.next(first)
 }
 
 impl<T: DeserializeOwned> CsvReader<T> {

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::object::ObjectError;
 use crate::remote::Stores;
 use crate::split::until_error;
-use crate::table::{FETCH, Rows, guarded, has_columns};
+use crate::table::{BatchRows, FETCH, guarded, has_columns};
 
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 1024;
@@ -31,7 +31,7 @@ struct ParquetReader<T> {
     row_group: usize,
     due: u64,
     batches: Option<ParquetRecordBatchReader>,
-    rows: Rows<T>,
+    rows: BatchRows<T>,
 }
 
 /// The rows of `split` as values of `T`, a struct whose fields are named as columns are; columns that it does not have
@@ -63,7 +63,7 @@ pub fn read_parquet<T: DeserializeOwned>(
         row_group: split.row_groups.start,
         due: 0,
         batches: None,
-        rows: Rows::default(),
+        rows: BatchRows::default(),
     };
     Ok(until_error(move || reader.read()))
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Outline, Rows, Units, parts};
+use super::{BatchRows, Outline, Units, parts};
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
@@ -73,7 +73,7 @@ pub(crate) fn stored(stores: &Stores, name: &str, bytes: Vec<u8>) -> Vec<Object>
 /// All rows of a batch with one column.
 fn read<T: DeserializeOwned>(column: &ArrayRef) -> Result<Vec<T>> {
     let batch = RecordBatch::try_from_iter_with_nullable([("column", Arc::clone(column), true)]).unwrap();
-    let mut rows = Rows::<T>::default();
+    let mut rows = BatchRows::<T>::default();
     rows.refill(batch);
     std::iter::from_fn(|| rows.next("t", "a batch").transpose()).collect()
 }
@@ -164,7 +164,7 @@ fn a_tuple_takes_columns_that_are_numbered_and_no_others() {
         RecordBatch::try_from_iter(names.iter().copied().zip(values)).unwrap()
     };
     let pairs = |batch: RecordBatch| {
-        let mut rows = Rows::<(i64, i64)>::default();
+        let mut rows = BatchRows::<(i64, i64)>::default();
         rows.refill(batch);
         rows.next("t", "a batch")
     };

@@ -18,6 +18,8 @@
 //!
 //! Numbers are little endian. A refusal is the first 16 bytes alone, which no version changes.
 
+use distdl_storage::Digest;
+
 use super::Refused;
 use crate::cluster::identity::MemberId;
 
@@ -92,7 +94,7 @@ pub(crate) struct Hello {
     /// Whom the sender takes the other side for.
     pub receiver: Option<MemberId>,
     /// BLAKE3 of the program file.
-    pub binary: [u8; 32],
+    pub binary: Digest,
     /// Never the same again.
     pub nonce: [u8; 32],
 }

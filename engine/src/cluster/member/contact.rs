@@ -12,7 +12,7 @@ use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused};
 use crate::cluster::identity::MemberId;
-use crate::cluster::protocol::{Known, Order, Report};
+use crate::cluster::protocol::{FormerMember, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
 use crate::config::TIME_MAX;
 
@@ -106,7 +106,7 @@ impl Shared {
         &self,
         listener: &Listener,
         capacity: Capacity,
-        known: Option<Known>,
+        known: Option<FormerMember>,
         deadline: Instant,
     ) -> std::result::Result<(Arc<Socket>, Admission), Missed> {
         let name = &self.join.name_node;
@@ -229,13 +229,13 @@ impl Shared {
             state.control = None;
             let generation = state.current.as_ref().map_or(0, |current| current.key.generation);
             let run = state.run;
-            state.id.map(|member| Known {
+            state.id.map(|member| FormerMember {
                 member,
                 generation,
                 run,
             })
         };
-        self.sharing.forget_questions();
+        self.peer_cache.forget_questions();
         let [mut pause, longest] = PAUSES;
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);

@@ -344,7 +344,7 @@ impl Shared {
 
     /// The generation is over.
     pub(super) fn cut(&self, generation: u64, lost: &[MemberId]) {
-        self.sharing.lost(lost);
+        self.peer_cache.lost(lost);
         let mut state = lock(self);
         state.cut = state.cut.max(generation);
         for member in lost {

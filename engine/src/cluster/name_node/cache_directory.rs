@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use distdl_storage::Digest;
 use distdl_storage::StoreFigures;
-use distdl_storage::bloom::{Bloom, Digest};
+use distdl_storage::bloom::Bloom;
 
 use super::NameNode;
 use crate::cluster::identity::MemberId;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::slot::SlotState;
-use super::{ConnectionId, Effect, Loss, Member, NameNode, Options};
+use super::{ConnectionId, Effect, Member, MemberLoss, NameNode, Options};
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
-use crate::cluster::protocol::{HEARTBEATS_PER_LEASE, Inventory, Known, LoopState, Order, Peer};
+use crate::cluster::protocol::{FormerMember, HEARTBEATS_PER_LEASE, Inventory, LoopState, Order, Peer};
 
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
@@ -25,13 +25,13 @@ impl NameNode {
         &mut self,
         connection: ConnectionId,
         asked: Option<u32>,
-        known: Option<Known>,
+        known: Option<FormerMember>,
         peer: Peer,
         process: u32,
         arithmetic: Arithmetic,
     ) {
         let unlike = self.arithmetic.is_some_and(|first| first != arithmetic);
-        if let Some(Known {
+        if let Some(FormerMember {
             member,
             generation,
             run,
@@ -218,7 +218,7 @@ impl NameNode {
         }
         let cause = format!("{member} (slot {}) is gone: {cause}", entry.peer.slot);
         let at = self.now;
-        self.loss.get_or_insert(Loss { at, cause });
+        self.loss.get_or_insert(MemberLoss { at, cause });
         if let Some(action) = &mut self.action {
             action.loss = true;
         }
@@ -343,7 +343,7 @@ impl NameNode {
         let strikes = self.strikes.entry(pair).or_default();
         strikes.insert(generation);
         let out = strikes.len() >= STRIKES_MAX;
-        self.loss.get_or_insert_with(|| Loss {
+        self.loss.get_or_insert_with(|| MemberLoss {
             at,
             cause: cause.clone(),
         });

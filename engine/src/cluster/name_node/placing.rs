@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, NameNode};
-use crate::cluster::deal::{Hand, deal, deal_again, time};
+use crate::cluster::load_balance::{MemberSpeed, deal, deal_again, time};
 use crate::cluster::protocol::{ActionKind, Work};
 
 /// A loop must run for so long before its lanes are moved: by then its speed is known.
@@ -53,18 +53,18 @@ impl NameNode {
         }
     }
 
-    /// The ranks that take lanes and partitions, as hands whose costs `cost` knows.
-    fn hands(&self, cost: impl Fn(&super::Member) -> Option<u64>) -> (Vec<usize>, Vec<Hand>) {
+    /// The ranks that take lanes and partitions, with the speeds that `cost` knows.
+    fn speeds(&self, cost: impl Fn(&super::Member) -> Option<u64>) -> (Vec<usize>, Vec<MemberSpeed>) {
         let ranks = self.generation.computing();
-        let hand = |rank: &usize| {
+        let member = |rank: &usize| {
             let peer = self.generation.members.get(*rank)?;
-            Some(Hand {
+            Some(MemberSpeed {
                 cost: self.members.get(&peer.member).and_then(&cost),
                 threads: peer.threads as usize,
             })
         };
-        let hands = ranks.iter().filter_map(hand).collect();
-        (ranks, hands)
+        let speeds = ranks.iter().filter_map(member).collect();
+        (ranks, speeds)
     }
 
     /// Where each lane of the last placement is, as a position among `ranks`.
@@ -84,12 +84,15 @@ impl NameNode {
         let ActionKind::Iterate { lanes, .. } = action.head.kind else {
             return Vec::new();
         };
-        let (ranks, hands) = self.hands(|member| member.lane_micros);
+        let (ranks, speeds) = self.speeds(|member| member.lane_micros);
         let before = self.lanes_among(&ranks, lanes as usize);
-        let alike: Vec<Hand> = hands.iter().map(|hand| Hand { cost: None, ..*hand }).collect();
-        let (even, quick) = (deal_again(&alike, &before), deal_again(&hands, &before));
-        let known = even.iter().all(|hand| hands[*hand].cost.is_some());
-        let dealt = if known && is_worth_it(time(&hands, &even), time(&hands, &quick)) {
+        let alike: Vec<MemberSpeed> = speeds
+            .iter()
+            .map(|member| MemberSpeed { cost: None, ..*member })
+            .collect();
+        let (even, quick) = (deal_again(&alike, &before), deal_again(&speeds, &before));
+        let known = even.iter().all(|member| speeds[*member].cost.is_some());
+        let dealt = if known && is_worth_it(time(&speeds, &even), time(&speeds, &quick)) {
             quick
         } else {
             even
@@ -122,12 +125,12 @@ impl NameNode {
         if round.began + MOVE_AFTER > self.now || !self.moves.may(self.now) {
             return;
         }
-        let (ranks, hands) = self.hands(|member| member.lane_micros);
+        let (ranks, speeds) = self.speeds(|member| member.lane_micros);
         let now: Option<Vec<usize>> = self.lanes_among(&ranks, lanes.len()).into_iter().collect();
-        let Some(now) = now.filter(|now| now.iter().all(|hand| hands[*hand].cost.is_some())) else {
+        let Some(now) = now.filter(|now| now.iter().all(|member| speeds[*member].cost.is_some())) else {
             return;
         };
-        let (takes, would_take) = (time(&hands, &now), time(&hands, &deal(&hands, now.len())));
+        let (takes, would_take) = (time(&speeds, &now), time(&speeds, &deal(&speeds, now.len())));
         if !is_worth_it(takes, would_take) {
             return;
         }

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use distdl_storage::Digest;
+
 use crate::error::EngineError;
 use crate::id::DatasetId;
 
@@ -39,7 +41,7 @@ pub(crate) struct Head {
     /// Its number.
     pub action: u64,
     /// BLAKE3 over the lineage and the action, equal in all processes.
-    pub fingerprint: [u8; 32],
+    pub fingerprint: Digest,
     /// Name and place in the driver program, for errors.
     pub site: String,
     /// What is asked for.

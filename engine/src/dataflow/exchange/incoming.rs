@@ -146,7 +146,7 @@ impl Exchange {
     /// Takes the updates of a step back: its version is complete, so all workers of this process have used them.
     pub(crate) fn release(&self, step: u64) {
         self.measures.forget(step);
-        self.pieces.forget(step);
+        self.fragments.forget(step);
         if self.expected.is_empty() && !self.iteration.staleness.is_asynchronous() {
             return;
         }

@@ -52,7 +52,7 @@ impl Exchange {
         if !self.shares_with(owner.rank) {
             return None;
         }
-        let sets = &self.sharing.as_ref()?.sums;
+        let sets = &self.shared_memory.as_ref()?.sums;
         let mut sums = lock(&sets[step as usize % sets.len()]);
         let piece = sums.get_mut(&lanes.start)?;
         for range in &owner.ranges {
@@ -111,11 +111,11 @@ impl Exchange {
 
     /// Writes a shard's new values where others read them in place.
     fn put_out(&self, version: u64, shard: usize, values: &[f32]) -> Option<usize> {
-        let sharing = self.sharing.as_ref()?;
+        let shared_memory = self.shared_memory.as_ref()?;
         self.team
             .others()
             .find(|rank| self.shares_with(*rank) && self.keeps_up(*rank))?;
-        let mut outbox = lock(&sharing.outboxes[version as usize % sharing.outboxes.len()]);
+        let mut outbox = lock(&shared_memory.outboxes[version as usize % shared_memory.outboxes.len()]);
         let piece = outbox.get_mut(&shard)?;
         piece.copy_from_slice(values);
         Some(piece.start())

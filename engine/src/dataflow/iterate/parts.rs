@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::dataflow::exchange::{Exchange, Partial};
 use crate::dataflow::vector::Vector;
 use crate::iteration::Tallies;
-use crate::tree::{self, Part};
+use crate::tree::{self, PartialSum};
 
 /// The updates of one step by this process's lanes.
 pub(super) type Updates = BTreeMap<usize, (Tallies, Arc<Vector>)>;
@@ -34,9 +34,9 @@ pub(super) fn push_to(exchange: &Exchange, owner: usize, step: u64, updates: &Up
         let mut sum = |range: &Range<usize>, sum: &mut [f32]| {
             let leaves = node
                 .clone()
-                .map(|lane| Part::of_lane(lane, &updates[&lane].1[range.clone()]));
+                .map(|lane| PartialSum::of_lane(lane, &updates[&lane].1[range.clone()]));
             tree::sum(
-                &leaves.collect::<Vec<Part<'_>>>(),
+                &leaves.collect::<Vec<PartialSum<'_>>>(),
                 node.clone(),
                 exchange.iteration.updates,
                 sum,
@@ -85,16 +85,16 @@ impl Parts {
     }
 
     /// What there is of a shard: `range` of the parameters, which begins at `offset` in what other processes sent.
-    pub(super) fn of(&self, range: &Range<usize>, offset: usize) -> Vec<Part<'_>> {
+    pub(super) fn of(&self, range: &Range<usize>, offset: usize) -> Vec<PartialSum<'_>> {
         let local = self
             .local
             .iter()
-            .map(|(lane, (_, update))| Part::of_lane(*lane, &update[range.clone()]));
-        let remote = self.remote.iter().map(|partial| Part {
+            .map(|(lane, (_, update))| PartialSum::of_lane(*lane, &update[range.clone()]));
+        let remote = self.remote.iter().map(|partial| PartialSum {
             lanes: partial.lanes.clone(),
             values: partial.of(range, offset),
         });
-        let mut parts: Vec<Part<'_>> = local.chain(remote).collect();
+        let mut parts: Vec<PartialSum<'_>> = local.chain(remote).collect();
         parts.sort_unstable_by_key(|part| part.lanes.start);
         parts
     }

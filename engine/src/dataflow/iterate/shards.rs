@@ -21,7 +21,7 @@ use crate::error::EngineError;
 use crate::iteration::{ShardUpdate, StepReport, Tallies};
 use crate::parameters::RangeGuard;
 use crate::square_sum::SquareSum;
-use crate::tree::{self, Part};
+use crate::tree::{self, PartialSum};
 
 /// The shards of one worker, and the other processes that it sends to.
 pub(super) struct Owned {
@@ -388,7 +388,7 @@ impl OwnedShard {
 }
 
 /// The values of the only part, which need not be summed.
-fn only<'a>(parts: &[Part<'a>]) -> Option<&'a [f32]> {
+fn only<'a>(parts: &[PartialSum<'a>]) -> Option<&'a [f32]> {
     match parts {
         [only] => Some(only.values),
         _ => None,

@@ -9,7 +9,7 @@ pub(crate) mod view_contents;
 mod totals;
 pub(crate) mod row;
 pub(crate) mod records;
-pub(crate) mod program;
+pub(crate) mod view_dataflow;
 pub(crate) mod thread;
 
 pub use records::{LiveRecords, LiveScope};

@@ -11,7 +11,7 @@ use timely::dataflow::Scope;
 
 use super::contents::{Contents, lock};
 use super::meter::Meter;
-use super::row::{self, Pairs, Row, Rows};
+use super::row::{self, Pairs, Row, RowCollection};
 use super::totals::Totals;
 use super::{LiveRecord, Time};
 use crate::error::LiveError;
@@ -104,7 +104,7 @@ impl<T: LiveRecord> Session for InputFeed<T> {
 /// asking them again.
 #[must_use = "live records do nothing unless the closure of a view returns them"]
 pub struct LiveRecords<'s, T> {
-    pub(crate) rows: Rows<'s>,
+    pub(crate) rows: RowCollection<'s>,
     meter: Rc<Meter>,
     records: PhantomData<fn() -> T>,
 }
@@ -116,7 +116,7 @@ impl<T> Clone for LiveRecords<'_, T> {
 }
 
 impl<'s, T> LiveRecords<'s, T> {
-    fn with_rows(rows: Rows<'s>, meter: &Rc<Meter>) -> Self {
+    fn with_rows(rows: RowCollection<'s>, meter: &Rc<Meter>) -> Self {
         Self {
             rows,
             meter: Rc::clone(meter),
@@ -133,12 +133,12 @@ impl<T> std::fmt::Debug for LiveRecords<'_, T> {
 
 impl<'s, T: LiveRecord> LiveRecords<'s, T> {
     /// The records as they come into an operator, counted.
-    fn counted(&self) -> Rows<'s> {
+    fn counted(&self) -> RowCollection<'s> {
         let meter = Rc::clone(&self.meter);
         row::inspect(self.rows.clone(), Box::new(move |records| meter.count(records)))
     }
 
-    fn next<U: LiveRecord>(&self, rows: Rows<'s>) -> LiveRecords<'s, U> {
+    fn next<U: LiveRecord>(&self, rows: RowCollection<'s>) -> LiveRecords<'s, U> {
         LiveRecords::with_rows(rows, &self.meter)
     }
 

@@ -116,7 +116,7 @@ impl<'de> Deserialize<'de> for Row {
     }
 }
 
-pub(crate) type Rows<'s> = VecCollection<'s, Time, Row, isize>;
+pub(crate) type RowCollection<'s> = VecCollection<'s, Time, Row, isize>;
 
 /// Rows as keys and values.
 pub(crate) type Pairs<'s> = VecCollection<'s, Time, (Row, Row), isize>;
@@ -124,27 +124,31 @@ pub(crate) type Pairs<'s> = VecCollection<'s, Time, (Row, Row), isize>;
 /// What a reduction makes of a key and its values.
 pub(crate) type Reduction = Box<dyn FnMut(&Row, &[(&Row, isize)]) -> Vec<Row>>;
 
-pub(crate) fn flat_map<'s>(rows: Rows<'s>, function: Box<dyn FnMut(Row) -> Vec<Row>>) -> Rows<'s> {
+pub(crate) fn flat_map<'s>(rows: RowCollection<'s>, function: Box<dyn FnMut(Row) -> Vec<Row>>) -> RowCollection<'s> {
     rows.flat_map(function)
 }
 
-pub(crate) fn pairs<'s>(rows: Rows<'s>, split: Box<dyn FnMut(Row) -> (Row, Row)>) -> Pairs<'s> {
+pub(crate) fn pairs<'s>(rows: RowCollection<'s>, split: Box<dyn FnMut(Row) -> (Row, Row)>) -> Pairs<'s> {
     rows.map(split)
 }
 
-pub(crate) fn distinct(rows: Rows<'_>) -> Rows<'_> {
+pub(crate) fn distinct(rows: RowCollection<'_>) -> RowCollection<'_> {
     rows.distinct()
 }
 
-pub(crate) fn count<'s>(rows: Rows<'s>, pair: fn(&Row, isize) -> Row) -> Rows<'s> {
+pub(crate) fn count<'s>(rows: RowCollection<'s>, pair: fn(&Row, isize) -> Row) -> RowCollection<'s> {
     rows.count().map(move |(row, count)| pair(&row, count))
 }
 
-pub(crate) fn join<'s>(left: Pairs<'s>, right: Pairs<'s>, combine: fn(&Row, &Row, &Row) -> Row) -> Rows<'s> {
+pub(crate) fn join<'s>(left: Pairs<'s>, right: Pairs<'s>, combine: fn(&Row, &Row, &Row) -> Row) -> RowCollection<'s> {
     left.join_map(right, combine)
 }
 
-pub(crate) fn reduce<'s>(pairs: Pairs<'s>, mut function: Reduction, combine: fn(&Row, &Row) -> Row) -> Rows<'s> {
+pub(crate) fn reduce<'s>(
+    pairs: Pairs<'s>,
+    mut function: Reduction,
+    combine: fn(&Row, &Row) -> Row,
+) -> RowCollection<'s> {
     let reduced = pairs.reduce(move |key, values: &[(&Row, isize)], made| {
         made.extend(function(key, values).into_iter().map(|row| (row, 1)));
     });
@@ -155,7 +159,11 @@ pub(crate) fn reduce<'s>(pairs: Pairs<'s>, mut function: Reduction, combine: fn(
 pub(crate) type Values = Box<dyn Fn(&Row) -> Option<(Row, Vec<i32>)>>;
 
 /// Sums batch by batch first: a record's totals take much more room than the record.
-pub(crate) fn totals<'s>(rows: Rows<'s>, function: Values, combine: fn(&Row, Totals) -> Row) -> Rows<'s> {
+pub(crate) fn totals<'s>(
+    rows: RowCollection<'s>,
+    function: Values,
+    combine: fn(&Row, Totals) -> Row,
+) -> RowCollection<'s> {
     let sums = rows
         .inner
         .unary::<CapacityContainerBuilder<Vec<(Row, Time, Difference)>>, _, _, _>(Pipeline, "Totals", |_, _| {
@@ -178,11 +186,11 @@ pub(crate) fn totals<'s>(rows: Rows<'s>, function: Values, combine: fn(&Row, Tot
 
 /// The fixed point of `body` from `rows` on, in the loop at depth `level`; `watch` sees the round of each record.
 pub(crate) fn iterate<'s>(
-    rows: Rows<'s>,
+    rows: RowCollection<'s>,
     level: usize,
     watch: Box<dyn Fn(u64)>,
-    body: impl FnOnce(Rows<'s>) -> Rows<'s>,
-) -> Rows<'s> {
+    body: impl FnOnce(RowCollection<'s>) -> RowCollection<'s>,
+) -> RowCollection<'s> {
     let step = Product::new(Default::default(), feedback_summary::<u64>(level, 1));
     let (variable, current) = Variable::new_from(rows, step);
     let round = move |time: &Time| time.inner.get(level - 1).copied().unwrap_or(0);
@@ -195,11 +203,11 @@ pub(crate) fn iterate<'s>(
     made.leave_dynamic(level)
 }
 
-pub(crate) fn consolidate(rows: Rows<'_>) -> Rows<'_> {
+pub(crate) fn consolidate(rows: RowCollection<'_>) -> RowCollection<'_> {
     rows.consolidate()
 }
 
-pub(crate) fn inspect<'s>(rows: Rows<'s>, look: Box<dyn FnMut(usize)>) -> Rows<'s> {
+pub(crate) fn inspect<'s>(rows: RowCollection<'s>, look: Box<dyn FnMut(usize)>) -> RowCollection<'s> {
     let mut look = look;
     rows.inspect_batch(move |_, records| look(records.len()))
 }

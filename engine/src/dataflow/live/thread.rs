@@ -14,15 +14,18 @@ use timely::communication::allocator::thread::Thread;
 use timely::worker::Worker;
 
 use super::meter::{Figures, Limits, Meter};
-use super::program::{Installed, Program};
 use super::records::Feed;
+use super::view_dataflow::{Installed, ViewDataflow};
 use crate::error::{EngineError, LiveError, Result, panic_text};
 use crate::task;
 
 /// What the driver program asks for.
 enum Task {
     /// A view's dataflow, with what inputs hold. Whether the view is to get what comes of that, or has it already.
-    Install { program: Arc<dyn Program>, publish: bool },
+    Install {
+        dataflow: Arc<dyn ViewDataflow>,
+        publish: bool,
+    },
     /// What is being committed to inputs.
     Commit,
 }
@@ -53,8 +56,8 @@ impl LiveThread {
     }
 
     /// Builds the dataflow of a view, and waits until it is up to date.
-    pub(crate) fn install(&self, program: Arc<dyn Program>, publish: bool) -> Result<(), LiveError> {
-        self.ask(Task::Install { program, publish })
+    pub(crate) fn install(&self, dataflow: Arc<dyn ViewDataflow>, publish: bool) -> Result<(), LiveError> {
+        self.ask(Task::Install { dataflow, publish })
     }
 
     /// Brings all views up to date with what is being committed: all of them, or none.
@@ -123,13 +126,13 @@ struct Running {
 impl Running {
     fn run(&mut self, task: Task) -> Result<(), LiveError> {
         match task {
-            Task::Install { program, publish } => self.install(program, publish),
+            Task::Install { dataflow, publish } => self.install(dataflow, publish),
             Task::Commit => self.commit(),
         }
     }
 
-    fn install(&mut self, program: Arc<dyn Program>, publish: bool) -> Result<(), LiveError> {
-        let mut installed = program.install(&mut self.worker, &self.meter);
+    fn install(&mut self, dataflow: Arc<dyn ViewDataflow>, publish: bool) -> Result<(), LiveError> {
+        let mut installed = dataflow.install(&mut self.worker, &self.meter);
         installed.feed(Feed::Held);
         self.installed.push(installed);
         self.settle()?;

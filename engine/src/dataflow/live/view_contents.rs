@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use distdl_storage::Records;
+use distdl_storage::{Digest, Records};
 
 use super::LiveRecord;
 use super::contents::add;
 use crate::error::{EngineError, LiveError, Result};
 
 /// A partition of a snapshot: its records in order, and a digest of them.
-pub(crate) type Piece<T> = (Records<T>, [u8; 32]);
+pub(crate) type Piece<T> = (Records<T>, Digest);
 
 /// A change of one record: its partition, and by how much.
 pub(crate) type Change<T> = (usize, T, i64);
 
-struct Part<T> {
+struct Partition<T> {
     counts: BTreeMap<T, u64>,
     /// What the last snapshot had, if nothing has changed since.
     piece: Option<Piece<T>>,
@@ -23,7 +23,7 @@ struct Part<T> {
 /// What a view holds, by partition.
 pub(crate) struct ViewContents<T> {
     name: String,
-    parts: Vec<Part<T>>,
+    partitions: Vec<Partition<T>>,
     /// How many records there are, each counted as often as it is there.
     records: u64,
     records_max: u64,
@@ -31,13 +31,13 @@ pub(crate) struct ViewContents<T> {
 
 impl<T: LiveRecord> ViewContents<T> {
     pub(crate) fn new(name: &str, partitions: usize, records_max: u64) -> Self {
-        let empty = || Part {
+        let empty = || Partition {
             counts: BTreeMap::new(),
             piece: None,
         };
         Self {
             name: name.to_owned(),
-            parts: (0..partitions).map(|_| empty()).collect(),
+            partitions: (0..partitions).map(|_| empty()).collect(),
             records: 0,
             records_max,
         }
@@ -48,7 +48,7 @@ impl<T: LiveRecord> ViewContents<T> {
     }
 
     pub(crate) fn records(&self) -> impl Iterator<Item = (&T, u64)> {
-        let counts = self.parts.iter().flat_map(|part| &part.counts);
+        let counts = self.partitions.iter().flat_map(|partition| &partition.counts);
         counts.map(|(record, count)| (record, *count))
     }
 
@@ -70,7 +70,7 @@ impl<T: LiveRecord> ViewContents<T> {
             });
         }
         for (partition, record, change) in changes {
-            let held = self.parts[*partition].counts.get(record).copied().unwrap_or(0);
+            let held = self.partitions[*partition].counts.get(record).copied().unwrap_or(0);
             if held.checked_add_signed(*change).is_none() {
                 return Err(LiveError::Unsteady {
                     view: self.name.clone(),
@@ -85,23 +85,23 @@ impl<T: LiveRecord> ViewContents<T> {
     pub(crate) fn apply(&mut self, changes: Vec<Change<T>>) {
         self.records = u64::try_from(self.records_with(&changes)).unwrap_or(0);
         for (partition, record, change) in changes {
-            let part = &mut self.parts[partition];
-            add(&mut part.counts, record, change);
-            part.piece = None;
+            let partition = &mut self.partitions[partition];
+            add(&mut partition.counts, record, change);
+            partition.piece = None;
         }
     }
 
     /// All partitions; only those that have changed are written anew. Also the number of records written.
     pub(crate) fn pieces(&mut self) -> Result<(Vec<Piece<T>>, u64)> {
         let mut written = 0;
-        let mut pieces = Vec::with_capacity(self.parts.len());
-        for part in &mut self.parts {
-            let piece = match &part.piece {
+        let mut pieces = Vec::with_capacity(self.partitions.len());
+        for partition in &mut self.partitions {
+            let piece = match &partition.piece {
                 Some(piece) => piece.clone(),
                 None => {
-                    let piece = write(&part.counts)?;
+                    let piece = write(&partition.counts)?;
                     written += piece.0.len() as u64;
-                    part.piece = Some(piece.clone());
+                    partition.piece = Some(piece.clone());
                     piece
                 }
             };

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Tasks;
 use crate::batch::{Interrupted, TaskError, TaskResult};
 use crate::dataflow::job::{Attempt, Event};
-use crate::dataflow::speculation::Idle;
+use crate::dataflow::speculation::SpareWork;
 use crate::error::{EngineError, panic_text};
 use crate::task::{TaskContext, UpdateOrigin};
 
@@ -30,12 +30,12 @@ impl Tasks {
     }
 
     /// What there is to do where this process has no task left.
-    pub(super) fn speculate(&self) -> Idle {
+    pub(super) fn speculate(&self) -> SpareWork {
         match &self.job.speculation {
             Some(speculation) if !self.job.incomplete.load(Ordering::SeqCst) => {
                 speculation.idle(self.index, Instant::now())
             }
-            _ => Idle::Leaves,
+            _ => SpareWork::Leaves,
         }
     }
 

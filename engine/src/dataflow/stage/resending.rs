@@ -8,14 +8,14 @@ use super::{BATCHES_PER_TURN, Tasks};
 use crate::batch::TaskResult;
 use crate::dataflow::parcel::Payload;
 use crate::error::Result;
-use crate::outputs::Part;
+use crate::outputs::BucketFrame;
 use crate::plan::Output;
 
 /// A partition whose output is being sent again.
 pub(super) struct Resending {
     partition: usize,
     /// Its output, once it is looked up.
-    parts: Option<Arc<[Part]>>,
+    parts: Option<Arc<[BucketFrame]>>,
     next: usize,
     /// How many batches each bucket has been sent.
     sequences: Vec<u64>,
@@ -74,7 +74,7 @@ impl Tasks {
         Ok(())
     }
 
-    fn send_part(&mut self, resending: &mut Resending, (bucket, stored): &Part) -> Result<()> {
+    fn send_part(&mut self, resending: &mut Resending, (bucket, stored): &BucketFrame) -> Result<()> {
         let sequences = &mut resending.sequences;
         sequences.resize(sequences.len().max(bucket + 1), 0);
         let address = Address {

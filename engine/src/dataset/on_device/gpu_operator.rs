@@ -10,7 +10,7 @@ use distdl_storage::DeviceError;
 use super::way::{OnGpu, Trouble, Way, piece_records};
 use crate::config::GpuUse;
 use crate::context::Context;
-use crate::device::{Argument, Chosen, CompileError, Compiler, Gpu, GpuFound, GpuKernel, GpuPiece, PipelineStage};
+use crate::device::{Argument, Chosen, CompileError, Compiler, Gpu, GpuBatch, GpuFound, GpuKernel, PipelineStage};
 
 /// Pieces of a partition that are under way at a time: one is copied while the other is computed.
 const PIECES_MAX: usize = 2;
@@ -78,7 +78,7 @@ impl GpuOperator {
     }
 
     /// Lets the operator's kernel loose on a piece.
-    fn start(&self, kernel: Option<&GpuKernel>, piece: &GpuPiece<'_>) -> Result<(), DeviceError> {
+    fn start(&self, kernel: Option<&GpuKernel>, piece: &GpuBatch<'_>) -> Result<(), DeviceError> {
         let kernel = match (kernel, &self.on_gpu) {
             (_, OnGpu::Closure(start)) => return start(piece),
             (Some(kernel), OnGpu::Program { .. }) => kernel,
@@ -164,7 +164,7 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
         };
         let (inputs, output_bytes) = (bytemuck::cast_slice(piece), piece.len() * size_of::<U>());
         let kernel = operator.kernel(stage.gpu())?;
-        let start = |piece: &GpuPiece<'_>| operator.start(kernel.as_ref(), piece);
+        let start = |piece: &GpuBatch<'_>| operator.start(kernel.as_ref(), piece);
         let begun = stage.begin(inputs, piece.len(), output_bytes, start);
         begun.map_err(|error| operator.trouble(index, error))?;
         *place = Some(stage);

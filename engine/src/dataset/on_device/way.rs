@@ -8,7 +8,7 @@ use std::sync::Arc;
 use distdl_storage::DeviceError;
 
 #[cfg(feature = "gpu")]
-use crate::device::GpuPiece;
+use crate::device::GpuBatch;
 use crate::memo::digest_in_words;
 
 /// What computes on a GPU.
@@ -34,7 +34,7 @@ impl OnGpu {
 
 /// Starts kernels for a piece.
 #[cfg(feature = "gpu")]
-pub(super) type Start = dyn Fn(&GpuPiece<'_>) -> Result<(), DeviceError> + Send + Sync;
+pub(super) type Start = dyn Fn(&GpuBatch<'_>) -> Result<(), DeviceError> + Send + Sync;
 
 /// A way through a device for the pieces of one partition, which come out as they went in.
 pub(super) trait Way<T, U> {

@@ -1,6 +1,7 @@
 //! Who is asked for what of remote objects, and who is to fetch what nobody has.
 
-use distdl_storage::bloom::{Bloom, Digest};
+use distdl_storage::Digest;
+use distdl_storage::bloom::Bloom;
 
 use super::*;
 use crate::cluster::arithmetic::Arithmetic;

@@ -3,9 +3,9 @@
 use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::dismissal::Dismissal;
-use crate::cluster::protocol::{ActionKind, Asset, Head, Known};
+use crate::cluster::protocol::{ActionKind, Asset, FormerMember, Head};
 
-fn join(known: Option<Known>, slot: u32) -> Report {
+fn join(known: Option<FormerMember>, slot: u32) -> Report {
     Report::Join {
         slot: Some(slot),
         known,
@@ -19,8 +19,8 @@ fn join(known: Option<Known>, slot: u32) -> Report {
 }
 
 /// Who was in the first generation.
-fn known(member: u64) -> Known {
-    Known {
+fn known(member: u64) -> FormerMember {
+    FormerMember {
         member: MemberId(member),
         generation: 1,
         run: 0,
@@ -103,7 +103,7 @@ fn who_is_left_over_from_another_run_is_turned_away_whoever_it_was_there() {
     again.start(Duration::ZERO);
     let mut next = NameNode::new(another, Duration::ZERO);
     next.start(Duration::ZERO);
-    let waiting = Known {
+    let waiting = FormerMember {
         generation: 0,
         ..known(1)
     };

@@ -9,7 +9,7 @@ use crate::cluster::identity::{Address, MemberId, Role};
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
 use crate::cluster::protocol::{
-    ActionKind, Answer, Asset, Generation, Head, Inventory, Known, LoopState, Order, Outcome, Report, Work,
+    ActionKind, Answer, Asset, FormerMember, Generation, Head, Inventory, LoopState, Order, Outcome, Report, Work,
 };
 use crate::cluster::resume::of_history;
 use crate::error::EngineError;
@@ -138,7 +138,7 @@ impl Process {
     pub(super) fn join(&self) -> Report {
         Report::Join {
             slot: Some(self.slot),
-            known: self.member.map(|member| Known {
+            known: self.member.map(|member| FormerMember {
                 member,
                 generation: self.generation_last,
                 run: 0,

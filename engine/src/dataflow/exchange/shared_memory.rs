@@ -13,7 +13,7 @@ use crate::cluster::shared_memory::{Piece, Region, RegionName, View};
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::dataflow::team::Team;
 use crate::dataflow::vector::Vector;
-use crate::dataflow::workers::Idle;
+use crate::dataflow::workers::IdlePoll;
 use crate::error::EngineError;
 use crate::staleness::Staleness;
 
@@ -22,7 +22,7 @@ use crate::staleness::Staleness;
 const PATIENCE: Duration = Duration::from_micros(100);
 
 /// The memory that this process shares with others of its host while a loop runs.
-pub(super) struct Sharing {
+pub(super) struct SharedMemoryExchange {
     region: Arc<Region>,
     /// Vectors for lanes, until they are taken.
     vectors: Mutex<HashMap<usize, Vec<Piece>>>,
@@ -41,7 +41,7 @@ pub(super) struct Sharing {
     patience: Duration,
 }
 
-impl Sharing {
+impl SharedMemoryExchange {
     /// Memory for these lanes and sums, each as long as the parameters, and these shards.
     pub(super) fn new(
         ranks: usize,
@@ -93,7 +93,10 @@ impl Sharing {
 impl Exchange {
     /// Whether a rank reads this process's memory in place.
     pub(crate) fn shares_with(&self, rank: usize) -> bool {
-        let readers = self.sharing.as_ref().and_then(|sharing| sharing.readers.get(rank));
+        let readers = self
+            .shared_memory
+            .as_ref()
+            .and_then(|sharing| sharing.readers.get(rank));
         readers.is_some_and(|reads| reads.load(Ordering::Acquire))
     }
 
@@ -110,7 +113,7 @@ impl Exchange {
     /// Vectors for the updates of a lane, where possible such that others can read in place.
     pub(crate) fn vectors(&self, lane: usize) -> Vec<Vector> {
         let shared = self
-            .sharing
+            .shared_memory
             .as_ref()
             .and_then(|sharing| lock(&sharing.vectors).remove(&lane));
         match shared {
@@ -124,7 +127,7 @@ impl Exchange {
 
     /// Tells the other processes where this one's memory is.
     pub(crate) fn share(&self) {
-        if let Some(sharing) = &self.sharing {
+        if let Some(sharing) = &self.shared_memory {
             let name = sharing.region.name();
             let words = [
                 u64::from(name.process),
@@ -147,7 +150,7 @@ impl Exchange {
             floats,
             mark: [first, second],
         };
-        let (Some(sharing), Ok(view)) = (&self.sharing, View::open(&name)) else {
+        let (Some(sharing), Ok(view)) = (&self.shared_memory, View::open(&name)) else {
             return;
         };
         lock(&sharing.views).insert(rank, (Arc::new(view), letters as usize));
@@ -155,14 +158,18 @@ impl Exchange {
     }
 
     pub(super) fn take_shared(&self, rank: usize) {
-        if let Some(reads) = self.sharing.as_ref().and_then(|sharing| sharing.readers.get(rank)) {
+        if let Some(reads) = self
+            .shared_memory
+            .as_ref()
+            .and_then(|sharing| sharing.readers.get(rank))
+        {
             reads.store(true, Ordering::Release);
         }
     }
 
     /// The memory of another process, if it has the numbers in `range`.
     pub(super) fn view(&self, rank: usize, range: Range<usize>) -> Option<Arc<View>> {
-        let (view, _) = lock(&self.sharing.as_ref()?.views).get(&rank).cloned()?;
+        let (view, _) = lock(&self.shared_memory.as_ref()?.views).get(&rank).cloned()?;
         view.read(range).is_some().then_some(view)
     }
 
@@ -182,7 +189,7 @@ impl Exchange {
 
     /// False if the frame must go over the link. Who sleeps is woken by `ring`.
     fn write_letter(&self, rank: usize, header: &Header, ring: fn(&Team, usize, Header)) -> bool {
-        let Some(sharing) = self.sharing.as_ref().filter(|_| self.shares_with(rank)) else {
+        let Some(sharing) = self.shared_memory.as_ref().filter(|_| self.shares_with(rank)) else {
             return false;
         };
         let Some((view, start)) = lock(&sharing.views).get(&rank).cloned() else {
@@ -203,7 +210,9 @@ impl Exchange {
 
     /// Takes the letters that lie here. Whether there were any.
     pub(super) fn take_letters(&self) -> bool {
-        let Some(sharing) = &self.sharing else { return false };
+        let Some(sharing) = &self.shared_memory else {
+            return false;
+        };
         let mut early = lock(&sharing.early);
         let mut letters = std::mem::take(&mut *early);
         let waiting = letters.len();
@@ -241,25 +250,27 @@ impl Exchange {
     }
 }
 
-impl Idle for Exchange {
+impl IdlePoll for Exchange {
     fn poll(&self) -> bool {
         let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
         !*sealed && self.take_letters()
     }
 
     fn fall_asleep(&self) {
-        if let Some(sharing) = &self.sharing {
+        if let Some(sharing) = &self.shared_memory {
             sharing.mailbox.fall_asleep();
         }
     }
 
     fn wake_up(&self) {
-        if let Some(sharing) = &self.sharing {
+        if let Some(sharing) = &self.shared_memory {
             sharing.mailbox.wake_up();
         }
     }
 
     fn patience(&self) -> Duration {
-        self.sharing.as_ref().map_or(Duration::ZERO, |sharing| sharing.patience)
+        self.shared_memory
+            .as_ref()
+            .map_or(Duration::ZERO, |sharing| sharing.patience)
     }
 }

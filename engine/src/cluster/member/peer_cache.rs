@@ -7,8 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use distdl_storage::Digest;
 use distdl_storage::StoreFigures;
-use distdl_storage::bloom::{Bloom, Digest};
+use distdl_storage::bloom::Bloom;
 use distdl_storage::peers::{ANSWER_BYTES_MAX, Peers, QUESTION_BYTES_MAX};
 use distdl_storage::remote::Stores;
 
@@ -27,7 +28,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const MARGIN_BYTES: u64 = 64;
 
 #[derive(Default)]
-pub(super) struct Sharing {
+pub(super) struct PeerCache {
     state: Mutex<State>,
     found: Condvar,
     requests: AtomicU64,
@@ -77,7 +78,7 @@ impl Line {
     }
 }
 
-impl Sharing {
+impl PeerCache {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,12 +141,12 @@ impl Member {
 
     /// What reading has cost all processes up to the last action, those that are gone included; `None` if it was nothing.
     pub(crate) fn cluster_has_read(&self) -> Option<StoreFigures> {
-        self.shared.sharing.state().figures
+        self.shared.peer_cache.state().figures
     }
 
     /// What all processes that live have said in a notice, by place and life, as it was at the end of the last action.
     pub(crate) fn said(&self, notice: u64) -> BTreeMap<(usize, u64), Bytes> {
-        let state = self.shared.sharing.state();
+        let state = self.shared.peer_cache.state();
         let of_notice = state.of_all.iter();
         of_notice
             .filter_map(|((slot, member), said)| Some(((*slot as usize, member.0), said.get(&notice)?.clone())))
@@ -165,12 +166,12 @@ impl std::fmt::Debug for Others {
 
 impl Peers for Others {
     fn ask(&self, key: &Digest, question: &[u8]) -> Option<Bytes> {
-        let may = self.0.sharing.may_have(key);
+        let may = self.0.peer_cache.may_have(key);
         may.iter().find_map(|source| self.0.ask(source, question))
     }
 
     fn find(&self, key: &Digest, question: &[u8]) -> Option<Bytes> {
-        let mut may = self.0.sharing.may_have(key);
+        let mut may = self.0.peer_cache.may_have(key);
         let mut tried = Vec::new();
         loop {
             for source in &may {
@@ -195,7 +196,7 @@ impl Peers for Others {
 impl Shared {
     /// From now on this process shares what `stores` keep, and its notices.
     fn share(self: &Arc<Self>, stores: &Arc<Stores>, notices: &Arc<Notices>) {
-        let mut state = self.sharing.state();
+        let mut state = self.peer_cache.state();
         state.stores = Some(Arc::downgrade(stores));
         state.notices = Some(Arc::downgrade(notices));
         drop(state);
@@ -204,7 +205,7 @@ impl Shared {
     }
 
     fn stores(&self) -> Option<Arc<Stores>> {
-        self.sharing.state().stores.as_ref()?.upgrade()
+        self.peer_cache.state().stores.as_ref()?.upgrade()
     }
 
     /// Tells the name node what others may ask this process for, if that has changed since it was told last.
@@ -223,11 +224,11 @@ impl Shared {
 
     /// What others may read of this process, if the name node is to be told. Asks closures of users, which may take their time.
     pub(super) fn said(&self) -> Option<Said> {
-        let notices = self.sharing.state().notices.clone();
+        let notices = self.peer_cache.state().notices.clone();
         let said = notices?.upgrade()?.said();
         let has_said = !said.is_empty();
         // That there is nothing any more is said once.
-        let had_said = std::mem::replace(&mut self.sharing.state().has_said, has_said);
+        let had_said = std::mem::replace(&mut self.peer_cache.state().has_said, has_said);
         (had_said || has_said).then_some(said)
     }
 
@@ -244,21 +245,21 @@ impl Shared {
 
     /// Those that the name node names; none if this process is to fetch it.
     fn seek(&self, key: &Digest, tried: &[MemberId]) -> Option<Vec<Source>> {
-        let request = self.sharing.requests.fetch_add(1, Ordering::Relaxed);
-        self.sharing.state().sought.insert(request, None);
+        let request = self.peer_cache.requests.fetch_add(1, Ordering::Relaxed);
+        self.peer_cache.state().sought.insert(request, None);
         // A control connection that was lost since then has forgotten the question, and found another name node.
         if lock(self).control.is_none() {
-            self.sharing.state().sought.remove(&request);
+            self.peer_cache.state().sought.remove(&request);
             return None;
         }
         let (key, tried) = (*key, tried.to_vec());
         self.report(&Report::Seek { request, key, tried });
-        self.sharing.answered(request)
+        self.peer_cache.answered(request)
     }
 
     /// What the name node says of all this.
     pub(super) fn hear_of_caches(&self, order: Order) {
-        let mut state = self.sharing.state();
+        let mut state = self.peer_cache.state();
         match order {
             Order::CacheFilter { of, filter } => {
                 let filter = filter.and_then(|filter| Bloom::from_snapshot(&filter).ok());
@@ -270,7 +271,7 @@ impl Shared {
             Order::Found { request, key, sources } => match state.sought.get_mut(&request) {
                 Some(answer) => {
                     *answer = Some(sources);
-                    self.sharing.found.notify_all();
+                    self.peer_cache.found.notify_all();
                 }
                 // Nobody waits any more: the lease goes to the next.
                 None if sources.is_empty() => {
@@ -291,7 +292,7 @@ impl Shared {
         let answer = line.exchange(question);
         if answer.is_none() {
             line.socket.shutdown();
-            let mut state = self.sharing.state();
+            let mut state = self.peer_cache.state();
             if state
                 .lines
                 .get(&source.member)
@@ -304,11 +305,11 @@ impl Shared {
     }
 
     fn line(&self, source: &Source) -> Option<Arc<Line>> {
-        if let Some(line) = self.sharing.state().lines.get(&source.member) {
+        if let Some(line) = self.peer_cache.state().lines.get(&source.member) {
             return Some(Arc::clone(line));
         }
         let line = Arc::new(self.connect_line(source)?);
-        let mut state = self.sharing.state();
+        let mut state = self.peer_cache.state();
         if state.over {
             line.socket.shutdown();
             return None;
@@ -343,7 +344,7 @@ impl Shared {
     pub(super) fn answer_questions(&self, socket: Socket) {
         let socket = Arc::new(socket);
         {
-            let mut state = self.sharing.state();
+            let mut state = self.peer_cache.state();
             if state.over {
                 return socket.shutdown();
             }
@@ -357,7 +358,7 @@ impl Shared {
             }
         }
         socket.shutdown();
-        self.sharing
+        self.peer_cache
             .state()
             .answering
             .retain(|kept| !Arc::ptr_eq(kept, &socket));

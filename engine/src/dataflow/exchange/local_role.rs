@@ -1,4 +1,4 @@
-//! The part that a process has in an exchange: it follows from where lanes and shards are.
+//! The role that a process has in an exchange: it follows from where lanes and shards are.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::staleness::Staleness;
 use crate::tree;
 
 /// What a process sums and applies, and whom it gives that to and gets it from.
-pub(super) struct Part {
+pub(super) struct LocalRole {
     /// Its lanes, ascending.
     pub(super) lanes: Vec<usize>,
     /// The largest nodes of the tree over lanes that are all among them.
@@ -25,7 +25,7 @@ pub(super) struct Part {
     pub(super) expected: BTreeMap<usize, (Range<usize>, usize)>,
 }
 
-impl Part {
+impl LocalRole {
     /// That of the process that `team` says, in an exchange of so many parameters.
     pub(super) fn new(iteration: &Iteration, placement: &Placement, team: &Team, length: usize) -> Self {
         let ranges = |rank: usize| {

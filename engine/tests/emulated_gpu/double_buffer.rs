@@ -33,18 +33,18 @@ impl Sums {
         }
     }
 
-    fn feed(&self, is_double: bool) -> DoubleBuffer {
-        let mut feed = DoubleBuffer::new(&self.gpu, 4 * WORDS).unwrap();
+    fn buffer(&self, is_double: bool) -> DoubleBuffer {
+        let mut buffer = DoubleBuffer::new(&self.gpu, 4 * WORDS).unwrap();
         if is_double {
-            feed.add_second(&self.gpu).unwrap();
+            buffer.add_second(&self.gpu).unwrap();
         }
-        feed
+        buffer
     }
 
     /// Swaps in what was sent, and has it summed.
-    fn sum(&self, feed: &mut DoubleBuffer, piece: usize) {
-        feed.swap(&self.gpu).unwrap();
-        self.sum_of(feed.words(), piece);
+    fn sum(&self, buffer: &mut DoubleBuffer, piece: usize) {
+        buffer.swap(&self.gpu).unwrap();
+        self.sum_of(buffer.words(), piece);
     }
 
     fn sum_of(&self, words: GpuSlice<'_>, piece: usize) {
@@ -63,16 +63,16 @@ fn piece(index: usize) -> [f32; WORDS] {
 }
 
 /// However many are sent, and whether the next one is sent before the one before was asked about.
-pub(crate) fn each_piece_is_there_when_it_is_turned_to(found: &GpuFound, compiler: &Compiler) {
+pub(crate) fn each_piece_is_there_when_it_is_swapped_in(found: &GpuFound, compiler: &Compiler) {
     let sums = Sums::new(found, compiler);
     for (is_double, is_ahead) in [(false, false), (false, true), (true, false), (true, true)] {
-        let mut feed = sums.feed(is_double);
+        let mut buffer = sums.buffer(is_double);
         // Nobody turns to it.
-        feed.send(&sums.gpu, &piece(77)).unwrap();
-        feed.send(&sums.gpu, &piece(0)).unwrap();
+        buffer.send(&sums.gpu, &piece(77)).unwrap();
+        buffer.send(&sums.gpu, &piece(0)).unwrap();
         for index in 0..PIECES {
-            sums.sum(&mut feed, index);
-            feed.send(&sums.gpu, &piece(index + 1)).unwrap();
+            sums.sum(&mut buffer, index);
+            buffer.send(&sums.gpu, &piece(index + 1)).unwrap();
             if !is_ahead {
                 sums.gpu.synchronize().unwrap();
             }
@@ -82,15 +82,17 @@ pub(crate) fn each_piece_is_there_when_it_is_turned_to(found: &GpuFound, compile
         let expected: Vec<f32> = (0..PIECES).map(|index| (index * WORDS) as f32).collect();
         assert_eq!(&got[..], expected, "double: {is_double}, ahead: {is_ahead}");
         // Turned to once, it stays.
-        feed.swap(&sums.gpu).unwrap();
-        sums.sum(&mut feed, 0);
+        buffer.swap(&sums.gpu).unwrap();
+        sums.sum(&mut buffer, 0);
         sums.gpu.read(sums.sums.words(), &mut got).unwrap();
         assert_eq!(got[0], (PIECES * WORDS) as f32);
 
-        let too_long = feed.send(&sums.gpu, &[0.0_f32; WORDS + 1]).unwrap_err();
+        let too_long = buffer.send(&sums.gpu, &[0.0_f32; WORDS + 1]).unwrap_err();
         assert!(matches!(too_long, DeviceError::Failed { .. }), "{too_long}");
         let other = Gpu::open(found, 0).unwrap();
-        assert!(feed.send(&other, &piece(0)).is_err() && feed.swap(&other).is_err() && feed.words().len() == WORDS);
+        assert!(
+            buffer.send(&other, &piece(0)).is_err() && buffer.swap(&other).is_err() && buffer.words().len() == WORDS
+        );
     }
 }
 
@@ -102,10 +104,10 @@ pub(crate) fn pieces_are_sent_without_waiting_for_kernels(
 ) {
     let sums = Sums::new(found, compiler);
     let begun = |is_double: bool| {
-        let (mut feed, before) = (sums.feed(is_double), launches());
+        let (mut buffer, before) = (sums.buffer(is_double), launches());
         let begun = [0, 1, 2, 3, 4].map(|index| {
-            feed.send(&sums.gpu, &piece(index)).unwrap();
-            sums.sum(&mut feed, index);
+            buffer.send(&sums.gpu, &piece(index)).unwrap();
+            sums.sum(&mut buffer, index);
             launches() - before
         });
         sums.gpu.synchronize().unwrap();

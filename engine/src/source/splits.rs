@@ -1,10 +1,9 @@
-//! What the partitions of a source read: pieces of objects, one after the other.
+//! What the partitions of a source read: splits of objects, one after the other.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use distdl_storage::Record;
 use distdl_storage::array::ArraySplit;
 #[cfg(feature = "arrow")]
 use distdl_storage::arrow::ArrowSplit;
@@ -13,6 +12,7 @@ use distdl_storage::object::{Object, shown};
 use distdl_storage::parquet::ParquetSplit;
 use distdl_storage::remote::Stores;
 use distdl_storage::text::{RecordSplit, TextSplit};
+use distdl_storage::{Digest, Record};
 use serde::Serialize;
 
 use crate::batch::{AnyBatch, AnyStream, TaskResult};
@@ -22,7 +22,7 @@ use crate::lineage::{Compute, Contents, NodeSpec, Reads};
 use crate::memo::digest;
 
 /// A part of an object that is read at once.
-pub(super) trait Piece: Clone + Serialize + Send + Sync + 'static {
+pub(super) trait InputSplit: Clone + Serialize + Send + Sync + 'static {
     fn object(&self) -> &Object;
 
     /// The bytes that it lies in.
@@ -31,13 +31,13 @@ pub(super) trait Piece: Clone + Serialize + Send + Sync + 'static {
     }
 }
 
-impl Piece for Object {
+impl InputSplit for Object {
     fn object(&self) -> &Object {
         self
     }
 }
 
-impl Piece for TextSplit {
+impl InputSplit for TextSplit {
     fn object(&self) -> &Object {
         &self.object
     }
@@ -47,7 +47,7 @@ impl Piece for TextSplit {
     }
 }
 
-impl Piece for RecordSplit {
+impl InputSplit for RecordSplit {
     fn object(&self) -> &Object {
         &self.object
     }
@@ -57,7 +57,7 @@ impl Piece for RecordSplit {
     }
 }
 
-impl Piece for ArraySplit {
+impl InputSplit for ArraySplit {
     fn object(&self) -> &Object {
         &self.object
     }
@@ -68,21 +68,21 @@ impl Piece for ArraySplit {
 }
 
 #[cfg(feature = "arrow")]
-impl Piece for ArrowSplit {
+impl InputSplit for ArrowSplit {
     fn object(&self) -> &Object {
         &self.object
     }
 }
 
 #[cfg(feature = "parquet")]
-impl Piece for ParquetSplit {
+impl InputSplit for ParquetSplit {
     fn object(&self) -> &Object {
         &self.object
     }
 }
 
 impl Context {
-    /// A dataset of what `open` reads of groups of pieces, a group for each partition. `parameters` are those of `open`.
+    /// A dataset of what `open` reads of groups of splits, a group for each partition. `parameters` are those of `open`.
     #[track_caller]
     pub(super) fn source<S, T, I>(
         &self,
@@ -93,7 +93,7 @@ impl Context {
         open: impl Fn(&Stores, &S) -> TaskResult<I> + Clone + Send + Sync + 'static,
     ) -> Dataset<T>
     where
-        S: Piece,
+        S: InputSplit,
         T: Record,
         I: Iterator<Item = distdl_storage::Result<T>> + 'static,
     {
@@ -109,22 +109,22 @@ impl Context {
     }
 }
 
-fn reads_of<S: Piece>(groups: &[Vec<S>]) -> Reads {
-    let part = |piece: &S| (piece.object().clone(), piece.range());
+fn reads_of<S: InputSplit>(groups: &[Vec<S>]) -> Reads {
+    let part = |split: &S| (split.object().clone(), split.range());
     let parts: Vec<Vec<_>> = groups.iter().map(|group| group.iter().map(part).collect()).collect();
     Arc::new(move |partition| parts[partition].clone())
 }
 
 /// What all processes must have listed alike: where something was written meanwhile, some of them would read it and others not.
 /// A local file may be a copy of its own on each host, with its own time; if all processes are on one, it is the same file.
-fn agreed_of<S: Piece>(groups: &[Vec<S>], parameters: &str, on_one_host: bool) -> [u8; 32] {
-    let part = |piece: &S| {
-        let Object { url, bytes, version } = piece.object();
+fn agreed_of<S: InputSplit>(groups: &[Vec<S>], parameters: &str, on_one_host: bool) -> Digest {
+    let part = |split: &S| {
+        let Object { url, bytes, version } = split.object();
         let is_shared = (on_one_host || url.contains("://")) && !is_in_memory(url);
         let version = version.as_ref().filter(|_| is_shared);
-        digest(&(url, bytes, version, piece.range()))
+        digest(&(url, bytes, version, split.range()))
     };
-    let parts: Vec<Vec<[u8; 32]>> = groups.iter().map(|group| group.iter().map(part).collect()).collect();
+    let parts: Vec<Vec<Digest>> = groups.iter().map(|group| group.iter().map(part).collect()).collect();
     digest(&(parts, parameters))
 }
 
@@ -133,23 +133,23 @@ fn is_in_memory(url: &str) -> bool {
     url.starts_with("memory://")
 }
 
-/// What groups of pieces hold, by the versions that were listed. Unknown where a store names no version.
-fn contents_of<S: Piece>(groups: &[Vec<S>]) -> Option<Contents> {
+/// What groups of splits hold, by the versions that were listed. Unknown where a store names no version.
+fn contents_of<S: InputSplit>(groups: &[Vec<S>]) -> Option<Contents> {
     let is_named = |object: &Object| object.version.is_some() && !is_in_memory(&object.url);
-    let all_named = groups.iter().flatten().all(|piece| is_named(piece.object()));
+    let all_named = groups.iter().flatten().all(|split| is_named(split.object()));
     let group = |group: &Vec<S>| {
         // A relative path names another file in another folder.
-        let places = group.iter().map(|piece| match &piece.object().url {
+        let places = group.iter().map(|split| match &split.object().url {
             url if url.contains("://") => None,
             path => std::path::absolute(path).ok(),
         });
         digest(&(group, places.collect::<Vec<_>>()))
     };
-    let digests: Option<Vec<[u8; 32]>> = all_named.then(|| groups.iter().map(group).collect());
+    let digests: Option<Vec<Digest>> = all_named.then(|| groups.iter().map(group).collect());
     digests.map(|digests| Arc::new(move |partition: usize| digests[partition]) as Contents)
 }
 
-/// Reads the pieces of a partition one after the other, each opened when it is its turn.
+/// Reads the splits of a partition one after the other, each opened when it is its turn.
 fn read_groups<S, T, I>(
     groups: Vec<Vec<S>>,
     open: impl Fn(&Stores, &S) -> TaskResult<I> + Clone + Send + Sync + 'static,
@@ -162,7 +162,7 @@ where
     streams(move |context, partition, _| {
         let stream: AnyStream = Box::new(Reading {
             stores: Arc::clone(&context.resources.stores),
-            pieces: groups[partition].iter().cloned().collect(),
+            splits: groups[partition].iter().cloned().collect(),
             open: open.clone(),
             current: None,
             batch_records: context.resources.batch_records,
@@ -173,7 +173,7 @@ where
 
 struct Reading<S, I, O> {
     stores: Arc<Stores>,
-    pieces: VecDeque<S>,
+    splits: VecDeque<S>,
     open: O,
     current: Option<I>,
     batch_records: usize,
@@ -190,8 +190,8 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if self.current.is_none() {
-                let piece = self.pieces.pop_front()?;
-                match (self.open)(&self.stores, &piece) {
+                let split = self.splits.pop_front()?;
+                match (self.open)(&self.stores, &split) {
                     Ok(records) => self.current = Some(records),
                     Err(error) => return Some(Err(error)),
                 }
@@ -205,7 +205,7 @@ where
                 Ok(records) if records.is_empty() => self.current = None,
                 Ok(records) => return Some(Ok(AnyBatch::owned(records))),
                 Err(error) => {
-                    self.pieces.clear();
+                    self.splits.clear();
                     self.current = None;
                     return Some(Err(error.into()));
                 }

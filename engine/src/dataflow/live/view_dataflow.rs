@@ -11,43 +11,43 @@ use timely::worker::Worker;
 use super::contents::lock;
 use super::meter::Meter;
 use super::records::{Feed, LiveRecords, LiveScope, Sessions};
-use super::row::{Row, Rows};
+use super::row::{Row, RowCollection};
 use super::view_contents::{Change, ViewContents};
 use super::{LiveRecord, Time};
 use crate::error::LiveError;
 
 /// Builds the dataflow of a view.
-pub(crate) trait Program: Send + Sync {
+pub(crate) trait ViewDataflow: Send + Sync {
     fn install(self: Arc<Self>, worker: &mut Worker, meter: &Rc<Meter>) -> Installed;
 }
 
 /// From inputs to the records of a view.
-pub(crate) type Recipe<T> = Box<dyn for<'r, 's> Fn(&'r LiveScope<'s>) -> LiveRecords<'s, T> + Send + Sync>;
+pub(crate) type ViewFunction<T> = Box<dyn for<'r, 's> Fn(&'r LiveScope<'s>) -> LiveRecords<'s, T> + Send + Sync>;
 
 /// In which partition a record is.
 pub(crate) type PartitionOf<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
 
 /// A view's way from inputs to what it keeps.
-pub(crate) struct LiveProgram<T: LiveRecord> {
+pub(crate) struct TypedViewDataflow<T: LiveRecord> {
     pub(crate) site: &'static Location<'static>,
-    pub(crate) recipe: Recipe<T>,
+    pub(crate) function: ViewFunction<T>,
     pub(crate) partition_of: PartitionOf<T>,
-    pub(crate) kept: Mutex<ViewContents<T>>,
+    pub(crate) contents: Mutex<ViewContents<T>>,
 }
 
-impl<T: LiveRecord> Program for LiveProgram<T> {
+impl<T: LiveRecord> ViewDataflow for TypedViewDataflow<T> {
     fn install(self: Arc<Self>, worker: &mut Worker, meter: &Rc<Meter>) -> Installed {
         let staged = Rc::new(RefCell::new(Vec::new()));
-        let (to, program, guard) = (Rc::clone(&staged), Arc::downgrade(&self), Rc::clone(meter));
+        let (to, dataflow, guard) = (Rc::clone(&staged), Arc::downgrade(&self), Rc::clone(meter));
         let stage = move |record: &Row, change: i64| {
-            let Some(program) = program.upgrade() else { return };
+            let Some(dataflow) = dataflow.upgrade() else { return };
             let record = record.get::<T>();
-            if let Some(partition) = guard.guard("view", program.site, || (program.partition_of)(record)) {
+            if let Some(partition) = guard.guard("view", dataflow.site, || (dataflow.partition_of)(record)) {
                 to.borrow_mut().push((partition, record.clone(), change));
             }
         };
         let output = Output {
-            program: Arc::downgrade(&self),
+            dataflow: Arc::downgrade(&self),
             staged,
         };
         let (sessions, probe) = build(worker, meter, &*self, Box::new(stage));
@@ -60,15 +60,15 @@ impl<T: LiveRecord> Program for LiveProgram<T> {
     }
 }
 
-/// A recipe without the type of what it makes.
+/// A view's function without the type of what it makes.
 trait Make {
     /// What it makes; `None` if it panicked.
-    fn rows<'s>(&self, scope: &LiveScope<'s>) -> Option<Rows<'s>>;
+    fn rows<'s>(&self, scope: &LiveScope<'s>) -> Option<RowCollection<'s>>;
 }
 
-impl<T: LiveRecord> Make for LiveProgram<T> {
-    fn rows<'s>(&self, scope: &LiveScope<'s>) -> Option<Rows<'s>> {
-        scope.meter.guard("view", self.site, || (self.recipe)(scope).rows)
+impl<T: LiveRecord> Make for TypedViewDataflow<T> {
+    fn rows<'s>(&self, scope: &LiveScope<'s>) -> Option<RowCollection<'s>> {
+        scope.meter.guard("view", self.site, || (self.function)(scope).rows)
     }
 }
 
@@ -76,7 +76,7 @@ impl<T: LiveRecord> Make for LiveProgram<T> {
 type Stage = Box<dyn Fn(&Row, i64)>;
 
 /// Builds a dataflow on the worker, with its inputs.
-fn build(worker: &mut Worker, meter: &Rc<Meter>, recipe: &dyn Make, stage: Stage) -> (Sessions, Handle<u64>) {
+fn build(worker: &mut Worker, meter: &Rc<Meter>, function: &dyn Make, stage: Stage) -> (Sessions, Handle<u64>) {
     let (sessions, probe) = (Rc::default(), Handle::new());
     worker.dataflow::<u64, _, _>(|outer| {
         let rows = outer.scoped::<Time, _, _>("Live", |inner| {
@@ -86,7 +86,7 @@ fn build(worker: &mut Worker, meter: &Rc<Meter>, recipe: &dyn Make, stage: Stage
                 meter: Rc::clone(meter),
                 sessions: Rc::clone(&sessions),
             };
-            recipe.rows(&scope).map(|rows| rows.leave(outer))
+            function.rows(&scope).map(|rows| rows.leave(outer))
         });
         let Some(rows) = rows else { return };
         // Rounds of loops may cancel out only here.
@@ -141,24 +141,24 @@ pub(crate) trait Publish {
 }
 
 struct Output<T: LiveRecord> {
-    program: Weak<LiveProgram<T>>,
+    dataflow: Weak<TypedViewDataflow<T>>,
     staged: Rc<RefCell<Vec<Change<T>>>>,
 }
 
 impl<T: LiveRecord> Publish for Output<T> {
     fn is_wanted(&self) -> bool {
-        self.program.strong_count() > 0
+        self.dataflow.strong_count() > 0
     }
 
     fn check(&self) -> Result<(), LiveError> {
-        let program = self.program.upgrade();
-        program.map_or(Ok(()), |program| lock(&program.kept).check(&self.staged.borrow()))
+        let dataflow = self.dataflow.upgrade();
+        dataflow.map_or(Ok(()), |dataflow| lock(&dataflow.contents).check(&self.staged.borrow()))
     }
 
     fn publish(&self) {
         let staged = self.staged.take();
-        if let Some(program) = self.program.upgrade() {
-            lock(&program.kept).apply(staged);
+        if let Some(dataflow) = self.dataflow.upgrade() {
+            lock(&dataflow.contents).apply(staged);
         }
     }
 

@@ -13,11 +13,11 @@ use crate::cluster::link::Body;
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::dataflow::vector::Vector;
 use crate::error::EngineError;
-use crate::tree::{self, Part};
+use crate::tree::{self, PartialSum};
 
 /// What is known of pieces.
 #[derive(Default)]
-pub(super) struct Pieces {
+pub(super) struct UpdateFragments {
     /// What is sent of this process's updates, by step and first lane of the node.
     sending: Mutex<BTreeMap<(u64, usize), Sending>>,
     /// What has come of others' updates, likewise.
@@ -50,7 +50,7 @@ fn before(ranges: &[Range<usize>], parameter: usize) -> usize {
     lengths.sum()
 }
 
-impl Pieces {
+impl UpdateFragments {
     /// Forgets the steps up to this one.
     pub(super) fn forget(&self, step: u64) {
         lock(&self.sending).retain(|(kept, _), _| *kept > step);
@@ -90,11 +90,11 @@ impl Exchange {
             ));
         };
         let own = self.iteration.updates.rounded(own);
-        let mut leaves: Vec<Part<'_>> = others
+        let mut leaves: Vec<PartialSum<'_>> = others
             .iter()
-            .map(|(lane, update)| Part::of_lane(*lane, &update[start..front]))
+            .map(|(lane, update)| PartialSum::of_lane(*lane, &update[start..front]))
             .collect();
-        leaves.push(Part::of_lane(lane, &own));
+        leaves.push(PartialSum::of_lane(lane, &own));
         leaves.sort_unstable_by_key(|part| part.lanes.start);
         let mut sum = Vec::new();
         if node.len() > 1 {
@@ -109,7 +109,7 @@ impl Exchange {
 
     /// What the other lanes of a node have computed, and from where on the sum is sent, if only one of them still computes.
     fn waits_for(&self, step: u64, node: &Range<usize>) -> Option<(usize, BTreeMap<usize, Arc<Vector>>)> {
-        match lock(&self.pieces.sending).get(&(step, node.start)) {
+        match lock(&self.fragments.sending).get(&(step, node.start)) {
             Some(known) if known.lanes + 1 == node.len() => Some((known.front, known.computed.clone())),
             None if node.len() == 1 => Some((self.parameters.len(), BTreeMap::new())),
             _ => None,
@@ -119,7 +119,7 @@ impl Exchange {
     /// Notes that a node's sum is sent from `start` on. To whom stays as it was for the first piece: an owner that begins to
     /// read in place meanwhile may still be sent the rest.
     fn move_front(&self, step: u64, node: &Range<usize>, start: usize) -> impl Iterator<Item = &Owner> + use<'_> {
-        let mut sending = lock(&self.pieces.sending);
+        let mut sending = lock(&self.fragments.sending);
         let known = sending.entry((step, node.start)).or_insert_with(|| self.unsent());
         if known.to.is_empty() {
             let owners = self.owners.iter().map(|owner| owner.rank);
@@ -160,7 +160,7 @@ impl Exchange {
         let Some(node) = self.node_of(lane).filter(|node| node.len() > 1) else {
             return;
         };
-        let mut sending = lock(&self.pieces.sending);
+        let mut sending = lock(&self.fragments.sending);
         // What has begun is counted to its end, also if all owners have begun to read in place.
         if !sending.contains_key(&(step, node.start)) && !self.sends_pieces() {
             return;
@@ -176,7 +176,7 @@ impl Exchange {
 
     /// The parameter from which on a node's sum is sent already to an owner.
     pub(crate) fn sent_from(&self, step: u64, node: &Range<usize>, owner: &Owner) -> usize {
-        let sending = lock(&self.pieces.sending);
+        let sending = lock(&self.fragments.sending);
         let known = sending.get(&(step, node.start));
         let known = known.filter(|known| known.to.contains(&owner.rank));
         known.map_or(self.parameters.len(), |known| known.front)
@@ -184,7 +184,7 @@ impl Exchange {
 
     /// A buffer for an update, with the values that have come already, and how many before those are still to come.
     pub(super) fn arrived_of(&self, step: u64, lane: usize, length: usize) -> (Vec<f32>, usize) {
-        match lock(&self.pieces.arriving).remove(&(step, lane)) {
+        match lock(&self.fragments.arriving).remove(&(step, lane)) {
             Some(Arriving { values, front }) => (values, front),
             None => (self.buffer(length), length),
         }
@@ -207,7 +207,7 @@ impl Exchange {
             return Err(WireError::NoFrame);
         }
         packed::read(number, body, &mut values[from..to])?;
-        lock(&self.pieces.arriving).insert((step, lane), Arriving { values, front: from });
+        lock(&self.fragments.arriving).insert((step, lane), Arriving { values, front: from });
         Ok(())
     }
 }
