@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
-use distdl_storage::Record;
+use distdl_storage::{Record, Unpoisoned};
 
 use crate::error::{EngineError, Result, in_driver};
 use crate::id::DatasetId;
@@ -51,7 +51,7 @@ impl Accumulators {
         let (total, merge) = (Arc::clone(&value), Arc::clone(&add));
         let merge: Merge = Arc::new(move |update| {
             if let Ok(update) = update.downcast::<T>() {
-                merge(&mut total.lock().unwrap_or_else(PoisonError::into_inner), *update);
+                merge(&mut total.lock().unpoisoned(), *update);
             }
         });
         let entry = Entry {
@@ -61,10 +61,7 @@ impl Accumulators {
             decode: |bytes| Some(Box::new(postcard::from_bytes::<T>(bytes).ok()?)),
             counted: HashMap::new(),
         };
-        self.entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, entry);
+        self.entries.lock().unpoisoned().insert(id, entry);
         let registration = Registration {
             id,
             list: Arc::downgrade(self),
@@ -81,7 +78,7 @@ impl Accumulators {
 
     /// What tasks have added, for other processes.
     pub(crate) fn encode(&self, updates: &[Updates]) -> Result<Vec<u8>> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock().unpoisoned();
         let mut encoded: Vec<(u64, UpdateOrigin, Vec<u8>)> = Vec::new();
         for ((id, origin), value) in updates.iter().flatten() {
             // An accumulator without a handle is read by nobody.
@@ -94,7 +91,7 @@ impl Accumulators {
 
     /// What tasks of any process have added.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Updates> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock().unpoisoned();
         let encoded: Vec<(u64, UpdateOrigin, Vec<u8>)> =
             postcard::from_bytes(bytes).map_err(|_| unreadable("decoded"))?;
         let mut updates = Updates::new();
@@ -122,7 +119,7 @@ impl Accumulators {
             }
         }
         let mut due: Vec<(Merge, &'static Location<'static>, Box<dyn Any + Send>)> = Vec::new();
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock().unpoisoned();
         for ((id, origin), value) in all {
             if let Some(entry) = entries.get_mut(&id)
                 && (origin.role == Role::Action || entry.counted.entry(origin.dataset).or_default().insert(origin))
@@ -140,7 +137,7 @@ impl Accumulators {
 
     /// Nothing is computed again of operators that nobody refers to any more.
     pub(crate) fn forget(&self, operators: impl Iterator<Item = DatasetId>) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock().unpoisoned();
         for operator in operators {
             entries
                 .values_mut()
@@ -197,7 +194,7 @@ struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(list) = self.list.upgrade() {
-            let mut entries = list.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut entries = list.entries.lock().unpoisoned();
             let entry = entries.remove(&self.id);
             drop(entries);
             // Its closure may hold the last handle on another one.
@@ -223,13 +220,13 @@ impl<T: Clone + Send + Sync + 'static> Accumulator<T> {
             Some(false) => panic!(
                 "an accumulator of another context is added to; make it with the context whose datasets the closure is for"
             ),
-            None => (self.add)(&mut self.value.lock().unwrap_or_else(PoisonError::into_inner), update),
+            None => (self.add)(&mut self.value.lock().unpoisoned(), update),
         }
     }
 
     /// The total of all partitions counted so far.
     pub fn value(&self) -> T {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.value.lock().unpoisoned().clone()
     }
 }
 

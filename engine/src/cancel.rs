@@ -1,8 +1,10 @@
 //! Ending an action from outside of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::Duration;
+
+use distdl_storage::Unpoisoned;
 
 use crate::error::EngineError;
 
@@ -100,7 +102,7 @@ impl State {
 
 impl Cancellation {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 
     /// Whether this thread runs an action: then another one would wait for ever.

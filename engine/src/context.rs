@@ -9,10 +9,10 @@ mod action_guard;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
-use distdl_storage::{BlockStore, Digest, Memo, Record, StoreFigures, StoreOptions};
+use distdl_storage::{BlockStore, Digest, Memo, Record, StoreFigures, StoreOptions, Unpoisoned};
 
 pub(crate) use self::action_guard::{ActionGuard, action_on};
 use self::bars::Bars;
@@ -71,10 +71,6 @@ pub(crate) struct Inner {
     device: OnceLock<Chosen>,
     #[cfg(feature = "gpu")]
     compiler: OnceLock<std::result::Result<Arc<Compiler>, CompileError>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Context {
@@ -355,7 +351,7 @@ impl Context {
 
     /// Number of datasets that are alive: those with a handle, and what they are derived from.
     pub fn live_datasets(&self) -> usize {
-        lock(&self.inner.graph).len()
+        self.inner.graph.lock().unpoisoned().len()
     }
 
     pub(crate) fn workers(&self) -> &Workers {
@@ -387,7 +383,7 @@ impl Context {
     }
 
     pub(crate) fn insert(&self, spec: NodeSpec, record_type: RecordType) -> Handle {
-        let node = lock(&self.inner.graph).insert(spec, record_type);
+        let node = self.inner.graph.lock().unpoisoned().insert(spec, record_type);
         Handle {
             context: self.clone(),
             node,
@@ -396,7 +392,7 @@ impl Context {
 
     /// How many checkpoints of one computation were asked for at `url` before; none once one of them has failed.
     pub(crate) fn next_checkpoint(&self, url: &str, computation: Digest) -> Option<u64> {
-        let mut checkpoints = lock(&self.inner.checkpoints);
+        let mut checkpoints = self.inner.checkpoints.lock().unpoisoned();
         let next = checkpoints
             .entry((url.to_owned(), computation))
             .or_insert(Ordinal(Some(0)));
@@ -407,7 +403,11 @@ impl Context {
 
     /// A checkpoint has failed: whether the program tries that one again or goes on to the next, nobody can tell.
     pub(crate) fn checkpoint_failed(&self, url: &str, computation: Digest) {
-        lock(&self.inner.checkpoints).insert((url.to_owned(), computation), Ordinal(None));
+        self.inner
+            .checkpoints
+            .lock()
+            .unpoisoned()
+            .insert((url.to_owned(), computation), Ordinal(None));
     }
 }
 
@@ -470,7 +470,7 @@ pub(crate) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let removed = lock(&self.context.inner.graph).release(self.node.id);
+        let removed = self.context.inner.graph.lock().unpoisoned().release(self.node.id);
         self.context.drop_nodes(&removed);
     }
 }

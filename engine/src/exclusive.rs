@@ -1,7 +1,9 @@
 //! What one thread does at a time, and may begin again while it does it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
+
+use distdl_storage::Unpoisoned;
 
 /// Lets one thread in at a time, and that one again: what must not be seen half done may consist of more of the same.
 #[derive(Debug, Default)]
@@ -32,7 +34,7 @@ impl Exclusive {
             if let Some(reason) = reason() {
                 return Err(reason);
             }
-            holder = self.left.wait(holder).unwrap_or_else(PoisonError::into_inner);
+            holder = self.left.wait(holder).unpoisoned();
         }
         *holder = Some(this);
         Ok(Some(Entered(self)))
@@ -45,7 +47,7 @@ impl Exclusive {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ThreadId>> {
-        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+        self.holder.lock().unpoisoned()
     }
 }
 

@@ -46,8 +46,10 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 pub use self::input::LiveInput;
 pub use self::objects::{LiveObjects, Refreshed};
 pub use self::view::LiveView;
+use distdl_storage::Unpoisoned;
+
 use crate::context::Context;
-use crate::dataflow::live::contents::{Contents, Pending, lock};
+use crate::dataflow::live::contents::{Contents, Pending};
 use crate::dataflow::live::meter::{Figures, Limits};
 use crate::dataflow::live::thread::LiveThread;
 use crate::dataflow::live::view_contents::ViewContents;
@@ -148,7 +150,7 @@ impl Live {
         let (figures, records_max) = (&self.inner.figures, self.inner.options.input_records_max);
         let contents = Arc::new(Mutex::new(Contents::new(name, figures, records_max)));
         let pending: Arc<dyn Pending> = contents.clone();
-        lock(&self.inner.inputs).push(Arc::downgrade(&pending));
+        self.inner.inputs.lock().unpoisoned().push(Arc::downgrade(&pending));
         LiveInput::new(contents)
     }
 
@@ -262,7 +264,7 @@ impl Live {
 
     /// The inputs that somebody holds.
     fn inputs(&self) -> Vec<Arc<dyn Pending>> {
-        let mut inputs = lock(&self.inner.inputs);
+        let mut inputs = self.inner.inputs.lock().unpoisoned();
         inputs.retain(|input| input.strong_count() > 0);
         inputs.iter().filter_map(Weak::upgrade).collect()
     }
@@ -271,7 +273,7 @@ impl Live {
     fn begin(&self) -> Result<MutexGuard<'_, State>> {
         match task::is_inside() {
             true => Err(EngineError::NestedAction),
-            false => Ok(lock(&self.inner.state)),
+            false => Ok(self.inner.state.lock().unpoisoned()),
         }
     }
 

@@ -3,9 +3,9 @@
 mod resident;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use distdl_storage::{BlockStore, Pin, Record, Records, StorageError};
+use distdl_storage::{BlockStore, Pin, Record, Records, StorageError, Unpoisoned};
 
 use crate::batch::{Failure, PartitionIter};
 use crate::collective::{self, Loop, Results};
@@ -253,7 +253,7 @@ impl<P> Default for Loaded<P> {
 
 impl<P: Clone + Send + Sync + 'static> Loaded<P> {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, P>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 
     /// Takes in what was loaded; says which partitions are here.

@@ -11,12 +11,12 @@ use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use std::ops::Range;
 
 use distdl_storage::object::Object;
-use distdl_storage::{Digest, Level};
+use distdl_storage::{Digest, Level, Unpoisoned};
 use foldhash::fast::RandomState;
 
 pub(crate) use self::ancestors::Lineage;
@@ -267,12 +267,12 @@ impl Node {
 
     /// Gives it a name for people.
     pub(crate) fn set_name(&self, name: &str) {
-        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.into());
+        *self.name.lock().unpoisoned() = Some(name.into());
     }
 
     /// The operator, and the name if it has one.
     pub(crate) fn title(&self) -> String {
-        match &*self.name.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.name.lock().unpoisoned() {
             Some(name) => format!("{} \"{name}\"", self.operator),
             None => self.operator.to_owned(),
         }

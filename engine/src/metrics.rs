@@ -1,10 +1,11 @@
 //! What the engine did, counted, so that tests can assert which work was done again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use distdl_storage::Unpoisoned;
 use serde::Serialize;
 
 use crate::id::DatasetId;
@@ -141,12 +142,12 @@ impl Metrics {
 
     /// What each worker of this process has done in iterations so far.
     pub fn worker_times(&self) -> Vec<WorkerTimes> {
-        let times = self.worker_times.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = self.worker_times.lock().unpoisoned();
         times.values().copied().collect()
     }
 
     pub(crate) fn iterated(&self, times: Vec<WorkerTimes>) {
-        let mut all = self.worker_times.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.worker_times.lock().unpoisoned();
         for times in times {
             let sum = all.entry(times.worker).or_default();
             *sum = times.plus(*sum);
@@ -207,6 +208,6 @@ impl Metrics {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DatasetId, Computed>> {
-        self.computed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.computed.lock().unpoisoned()
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use distdl_storage::Unpoisoned;
 
 use crate::error::panic_text;
 
@@ -76,7 +77,7 @@ impl Notices {
     }
 
     fn speakers(&self) -> MutexGuard<'_, BTreeMap<u64, Speaker>> {
-        self.speakers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.speakers.lock().unpoisoned()
     }
 }
 

@@ -6,10 +6,10 @@
 //! in this process wait for on disk lies in a file of its own, which stays until they have read it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
-use distdl_storage::{BlockStore, Spill, SpilledRows};
+use distdl_storage::{BlockStore, Spill, SpilledRows, Unpoisoned};
 
 use crate::error::Result;
 use crate::id::ShuffleId;
@@ -206,11 +206,11 @@ impl Outputs {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, KeptOutputs> {
-        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+        self.kept.read().unpoisoned()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, KeptOutputs> {
-        self.kept.write().unwrap_or_else(PoisonError::into_inner)
+        self.kept.write().unpoisoned()
     }
 }
 

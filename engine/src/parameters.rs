@@ -16,7 +16,9 @@ mod values;
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use distdl_storage::Unpoisoned;
 
 use self::book::Book;
 use self::buffer::Buffer;
@@ -343,7 +345,7 @@ impl Parameters {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().unpoisoned()
     }
 }
 

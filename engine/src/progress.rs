@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use distdl_storage::Unpoisoned;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -103,14 +104,10 @@ struct Running {
     bytes_before: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Board {
     /// A plan begins, in this action; so many bytes were read before.
     pub(crate) fn begin(&self, action: u64, job: &Arc<RunningJob>, bytes_before: u64) {
-        *lock(&self.running) = Some(Running {
+        *self.running.lock().unpoisoned() = Some(Running {
             action,
             job: Arc::clone(job),
             bytes_before,
@@ -119,7 +116,7 @@ impl Board {
 
     /// The action is over: nothing is drawn any more when this returns.
     pub(crate) fn end(&self) {
-        let over = lock(&self.running).take();
+        let over = self.running.lock().unpoisoned().take();
         if over.is_some() {
             self.bar.clear();
         }
@@ -133,7 +130,7 @@ impl Board {
 
     /// How far it is, given the bytes that were read up to now.
     pub(crate) fn now(&self, bytes: impl Fn() -> u64) -> Option<JobProgress> {
-        let running = lock(&self.running);
+        let running = self.running.lock().unpoisoned();
         let Running {
             action,
             job,
@@ -154,7 +151,8 @@ impl Board {
     pub(crate) fn watch(over: &Receiver<()>, look: impl Fn(&dyn Fn(&Self, Option<JobProgress>)) -> bool) {
         let draw = |board: &Self, progress: Option<JobProgress>| {
             if let Some(progress) = progress {
-                let still_runs = || lock(&board.running).is_some() && !board.is_hidden.load(Ordering::SeqCst);
+                let still_runs =
+                    || board.running.lock().unpoisoned().is_some() && !board.is_hidden.load(Ordering::SeqCst);
                 board.bar.show_if(&progress, &still_runs);
             }
         };
@@ -179,7 +177,7 @@ impl Bar {
     }
 
     fn show_if(&self, progress: &JobProgress, still_runs: &dyn Fn() -> bool) {
-        let mut drawn = lock(&self.0);
+        let mut drawn = self.0.lock().unpoisoned();
         if still_runs() {
             drawn.show(progress, ProgressDrawTarget::stderr);
         }
@@ -187,12 +185,12 @@ impl Bar {
 
     /// Removes the bar. The next action is drawn once it has lasted for some looks.
     pub(crate) fn clear(&self) {
-        lock(&self.0).clear();
+        self.0.lock().unpoisoned().clear();
     }
 
     /// Writes something else to the terminal, not through the bar.
     pub(crate) fn suspend(&self, write: impl FnOnce()) {
-        match &lock(&self.0).bar {
+        match &self.0.lock().unpoisoned().bar {
             Some(bar) => bar.suspend(write),
             None => write(),
         }
@@ -242,11 +240,11 @@ mod tests {
 
     impl Recorder {
         fn text(&self) -> String {
-            lock(&self.0).clone()
+            self.0.lock().unpoisoned().clone()
         }
 
         fn write(&self, text: &str) -> io::Result<()> {
-            lock(&self.0).push_str(text);
+            self.0.lock().unpoisoned().push_str(text);
             Ok(())
         }
     }
@@ -346,6 +344,6 @@ mod tests {
         assert_eq!(board.now(|| 150), None);
         let (still_runs, bar) = (|| false, Bar::default());
         (0..2 * LOOKS_MIN).for_each(|_| bar.show_if(&now, &still_runs));
-        assert!(lock(&bar.0).bar.is_none());
+        assert!(bar.0.lock().unpoisoned().bar.is_none());
     }
 }

@@ -10,10 +10,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use distdl_storage::Unpoisoned;
 use distdl_storage::remote::ObjectStore;
 
 use crate::cluster::arithmetic::Arithmetic;
@@ -130,7 +131,7 @@ impl Life {
 
     /// Kills the name node; see [`TestCluster::name_node_grace`].
     pub fn kill_name_node(&self) {
-        if let Some(handle) = &*lock(&self.name_node) {
+        if let Some(handle) = &*self.name_node.lock().unpoisoned() {
             handle.vanish();
         }
     }
@@ -215,15 +216,15 @@ impl TestCluster {
         let hangs = watchdog.join().unwrap_or(false);
         let threads = shared.end();
         if hangs {
-            let events = lock(&shared.events);
+            let events = shared.events.lock().unpoisoned();
             return Err(failed(&format!("the cluster hangs; what happened: {events:?}")));
         }
         for thread in threads {
             let _ = thread.join();
         }
         outcome?;
-        let results = std::mem::take(&mut *lock(&shared.results));
-        let events = std::mem::take(&mut *lock(&shared.events));
+        let results = std::mem::take(&mut *shared.results.lock().unpoisoned());
+        let events = std::mem::take(&mut *shared.events.lock().unpoisoned());
         Ok(Run { results, events })
     }
 }
@@ -270,7 +271,7 @@ struct Threads<R>(Arc<Shared<R>>);
 impl<R: Send + 'static> Spawner for Threads<R> {
     fn start(&mut self, slot: u32) -> io::Result<()> {
         let shared = Arc::clone(&self.0);
-        let mut lives = lock(&self.0.lives);
+        let mut lives = self.0.lives.lock().unpoisoned();
         let entry = lives.slots.entry(slot).or_default();
         let life = entry.count;
         entry.count += 1;
@@ -280,7 +281,7 @@ impl<R: Send + 'static> Spawner for Threads<R> {
     }
 
     fn kill(&mut self, slot: u32) {
-        if let Some(slot) = lock(&self.0.lives).slots.get(&slot) {
+        if let Some(slot) = self.0.lives.lock().unpoisoned().slots.get(&slot) {
             slot.vanish();
         }
     }
@@ -295,12 +296,12 @@ impl<R: Send + 'static> Shared<R> {
         loop {
             let bound = listener.take().map_or_else(|| bind_again(&self.address), Ok);
             let server = self.name_node(bound.map_err(|error| failed(&error))?, folder.path(), chaos)?;
-            *lock(&self.name_node) = Some(server.handle());
-            if lock(&self.lives).ended {
+            *self.name_node.lock().unpoisoned() = Some(server.handle());
+            if self.lives.lock().unpoisoned().ended {
                 server.handle().vanish();
             }
             let outcome = server.wait();
-            *lock(&self.name_node) = None;
+            *self.name_node.lock().unpoisoned() = None;
             match outcome {
                 Err(reason) if reason == KILLED && self.goes_on() => chaos = ChaosPlan::default(),
                 outcome => return outcome.map_err(|reason| failed(&reason)),
@@ -309,7 +310,7 @@ impl<R: Send + 'static> Shared<R> {
     }
 
     fn goes_on(&self) -> bool {
-        !self.cluster.name_node_grace.is_zero() && !lock(&self.lives).ended
+        !self.cluster.name_node_grace.is_zero() && !self.lives.lock().unpoisoned().ended
     }
 
     fn name_node(self: &Arc<Self>, listener: Listener, folder: &Path, chaos: ChaosPlan) -> Result<Server> {
@@ -328,7 +329,7 @@ impl<R: Send + 'static> Shared<R> {
             journal: Journal::open(folder, cluster.journal_bytes_max).map_err(|error| failed(&error))?,
             spawner: Box::new(Threads(Arc::clone(self))),
             progress: None,
-            notes: Box::new(move |event| lock(&noted).push(event)),
+            notes: Box::new(move |event| noted.lock().unpoisoned().push(event)),
             chaos,
             fate: Fate::Vanish,
         });
@@ -337,10 +338,10 @@ impl<R: Send + 'static> Shared<R> {
 
     /// Kills what still lives, the name node included.
     fn end(&self) -> Vec<JoinHandle<()>> {
-        if let Some(handle) = &*lock(&self.name_node) {
+        if let Some(handle) = &*self.name_node.lock().unpoisoned() {
             handle.vanish();
         }
-        let mut lives = lock(&self.lives);
+        let mut lives = self.lives.lock().unpoisoned();
         lives.ended = true;
         lives.slots.values().for_each(TestSlot::vanish);
         let threads = lives.slots.values_mut().flat_map(|slot| slot.threads.drain(..));
@@ -353,7 +354,7 @@ impl<R: Send + 'static> Shared<R> {
             Ok(()) => "exit code 0".to_owned(),
             Err(error) => error.to_string(),
         };
-        let handle = lock(&self.name_node).clone();
+        let handle = self.name_node.lock().unpoisoned().clone();
         if let Some(handle) = handle {
             handle.exited(slot, cause);
         }
@@ -372,7 +373,7 @@ impl<R: Send + 'static> Shared<R> {
         let member = Member::join(self.join(slot, number), capacity, plan, Fate::Vanish)?;
         let vanish = member.vanisher();
         {
-            let mut lives = lock(&self.lives);
+            let mut lives = self.lives.lock().unpoisoned();
             if lives.ended {
                 vanish.vanish();
             }
@@ -412,7 +413,7 @@ impl<R: Send + 'static> Shared<R> {
             Ok(result) => {
                 // A killed process has no result, even if it does not know yet.
                 if context.leave(None) {
-                    lock(&self.results).push(result);
+                    self.results.lock().unpoisoned().push(result);
                 }
                 Ok(())
             }
@@ -457,8 +458,4 @@ fn failed(error: &dyn std::fmt::Display) -> EngineError {
     EngineError::LeftCluster {
         reason: error.to_string(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::block::{Block, BlockId};
@@ -23,6 +23,7 @@ use crate::error::{Result, StorageError};
 use crate::owner::{Kind, OwnFolder, Owner};
 use crate::spill::{Spill, SpillQuota};
 use crate::tier::Tier;
+use crate::unpoisoned::Unpoisoned;
 
 const NAME: &str = "disk";
 const BLOCKS: Kind = Kind {
@@ -95,7 +96,7 @@ impl DiskTier {
     }
 
     fn folder(&self) -> Result<Arc<Folder>> {
-        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = self.folder.lock().unpoisoned();
         if let Some(folder) = &*folder {
             return Ok(Arc::clone(folder));
         }
@@ -106,7 +107,7 @@ impl DiskTier {
 
     /// The folder, made anew if somebody has removed it: what was in it is lost, and nothing more.
     fn folder_to_write(&self) -> Result<Arc<Folder>> {
-        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = self.folder.lock().unpoisoned();
         if folder
             .take_if(|folder| matches!(folder.path().try_exists(), Ok(false)))
             .is_some()
@@ -223,7 +224,7 @@ impl Tier for DiskTier {
     }
 
     fn abandon(&self) {
-        let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.folder.lock().unpoisoned();
         if let Some(folder) = &*folder {
             folder.0.remove_in_use();
         }
@@ -234,7 +235,7 @@ impl Tier for DiskTier {
 
 impl LimitedFiles {
     fn lock(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock().unpoisoned()
     }
 
     /// Promises room for `needed_bytes` more, in place of what is `replaced`.

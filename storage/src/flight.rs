@@ -1,7 +1,9 @@
 //! One fetch for all who want the same thing at the same time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::unpoisoned::Unpoisoned;
 
 /// Work under way, by what it brings.
 #[derive(Debug)]
@@ -37,8 +39,8 @@ struct Landing<'a, K: Ord, V> {
 
 impl<K: Ord, V> Drop for Landing<'_, K, V> {
     fn drop(&mut self) {
-        lock(&self.flights.0).remove(self.key);
-        *lock(&self.flight.state) = self.brought.take().map_or(State::Lost, State::Landed);
+        self.flights.0.lock().unpoisoned().remove(self.key);
+        *self.flight.state.lock().unpoisoned() = self.brought.take().map_or(State::Lost, State::Landed);
         self.flight.landed.notify_all();
     }
 }
@@ -48,7 +50,7 @@ impl<K: Ord + Clone, V: Clone> Flights<K, V> {
     /// way, the first does it.
     pub(crate) fn once(&self, key: &K, work: impl FnOnce() -> V) -> (V, bool) {
         loop {
-            let mut flights = lock(&self.0);
+            let mut flights = self.0.lock().unpoisoned();
             let Some(flight) = flights.get(key).map(Arc::clone) else {
                 let flight = Arc::new(Flight {
                     state: Mutex::new(State::UnderWay),
@@ -77,16 +79,12 @@ impl<K: Ord + Clone, V: Clone> Flights<K, V> {
 impl<V: Clone> Flight<V> {
     fn wait(&self) -> Option<V> {
         let under_way = |state: &mut State<V>| matches!(state, State::UnderWay);
-        let state = self.landed.wait_while(lock(&self.state), under_way);
-        match &*state.unwrap_or_else(PoisonError::into_inner) {
+        let state = self.landed.wait_while(self.state.lock().unpoisoned(), under_way);
+        match &*state.unpoisoned() {
             State::Landed(brought) => Some(brought.clone()),
             State::UnderWay | State::Lost => None,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -115,7 +113,7 @@ mod tests {
                 })
             });
             has_begun.recv().unwrap();
-            let flight = Arc::clone(&lock(&flights.0)[&1]);
+            let flight = Arc::clone(&flights.0.lock().unpoisoned()[&1]);
             let late = scope.spawn(move || flights.once(&1, || unreachable!("the first is under way")));
             // The late one holds the flight, so it waits for this one.
             wait_until("the late one holds the flight", || Arc::strong_count(&flight) >= 4);

@@ -16,6 +16,8 @@
 //! # Ok::<(), distdl_storage::StorageError>(())
 //! ```
 
+mod unpoisoned;
+
 pub mod object;
 
 mod error;
@@ -111,3 +113,4 @@ pub use spill::{Spill, SpilledRows};
 pub use split::PARTITIONS_MAX;
 pub use store::{BlockStore, Level, Pin, Reservation, StoreOptions, StoreStatistics};
 pub use tier::Tier;
+pub use unpoisoned::Unpoisoned;

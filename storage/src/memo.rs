@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -19,6 +19,7 @@ use crate::error::{Result, StorageError};
 use crate::figures::Counters;
 use crate::spill::Spill;
 use crate::tier::Tier;
+use crate::unpoisoned::Unpoisoned;
 
 /// How long another process that writes is waited for before a block is kept elsewhere.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -166,7 +167,7 @@ impl Memo {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     fn key(&self, id: BlockId) -> Option<Digest> {

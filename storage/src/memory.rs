@@ -1,12 +1,13 @@
 //! Blocks in memory, shared with whoever reads them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::block::{Block, BlockId};
 use crate::codec::Codec;
 use crate::error::{Result, StorageError};
 use crate::tier::Tier;
+use crate::unpoisoned::Unpoisoned;
 
 /// Keeps blocks in memory. A block that is removed lives on with those who read it.
 ///
@@ -33,7 +34,7 @@ impl MemoryTier {
     }
 
     fn state(&self) -> MutexGuard<'_, Blocks> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 }
 

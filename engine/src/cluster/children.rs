@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
+use distdl_storage::Unpoisoned;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::join::{JOIN_VARIABLE, Join};
@@ -244,7 +245,7 @@ fn closed() -> io::Error {
 impl State {
     fn kill(&self, which: impl Fn(Life) -> bool) {
         for (life, child) in self.running.iter().filter(|(life, _)| which(**life)) {
-            let outcome = child.lock().unwrap_or_else(PoisonError::into_inner).kill();
+            let outcome = child.lock().unpoisoned().kill();
             if let Err(error) = outcome {
                 tracing::warn!(slot = life.0, %error, "a process cannot be killed");
             }
@@ -254,7 +255,7 @@ impl State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     fn kill_all(&self) {
@@ -295,7 +296,7 @@ impl Shared {
         };
         let watcher = thread::Builder::new().name(format!("child {slot}")).spawn(watch);
         if let Err(error) = watcher {
-            let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut child = child.lock().unpoisoned();
             let _ = child.kill().and_then(|()| child.wait());
             return Err(error);
         }
@@ -314,7 +315,7 @@ impl Shared {
             let _ = reader().spawn_scoped(scope, || self.forward(life, Stream::Errors, errors));
             wait_for_end(process);
             // Only now, with the lock: a kill meets either this process or nobody, never another of the same number.
-            let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+            let status = child.lock().unpoisoned().wait();
             self.state().running.remove(&life);
             self.ended.notify_all();
             let (slot, life) = life;

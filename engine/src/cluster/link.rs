@@ -2,8 +2,10 @@
 //! of the link and handed to the round that they belong to.
 
 use std::io::{BufReader, Read};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use distdl_storage::Unpoisoned;
 
 use crate::cluster::identity::MemberId;
 use crate::cluster::socket::Socket;
@@ -35,7 +37,7 @@ impl Link {
 
     /// Sends a frame; waits while the socket is full.
     pub(crate) fn send(&self, mut header: Header, payload: &[&[u8]]) -> Result<(), WireError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock().unpoisoned();
         wire::write_frame(&self.socket, &mut header, payload).inspect_err(|_| self.close())
     }
 

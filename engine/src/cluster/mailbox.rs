@@ -13,8 +13,10 @@
 //! counts itself as a sleeper and then looks once more; a sender writes its letter and then looks for sleepers. Each
 //! looks behind a fence of the whole order, so that at least one of them sees the other: no letter is slept over.
 
+use std::sync::Mutex;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use distdl_storage::Unpoisoned;
 
 use crate::cluster::shared_memory::{Piece, View, Words};
 use crate::cluster::wire::{HEADER_BYTES, Header, Limits, WireError};
@@ -89,7 +91,7 @@ impl Mailbox {
 
     /// Writes a letter from rank `me` to another one, whose mailbox is at `theirs`.
     pub(crate) fn send(&self, me: usize, to: usize, theirs: Address<'_>, header: &Header) -> Sent {
-        let Some(mut written) = self.written.get(to).map(lock) else {
+        let Some(mut written) = self.written.get(to).map(|count| count.lock().unpoisoned()) else {
             return Sent::Full;
         };
         let read = theirs.view.word(theirs.start, 1 + me);
@@ -117,7 +119,7 @@ impl Mailbox {
     /// # Errors
     /// If what lies there is no letter.
     pub(crate) fn take(&self, me: usize, from: usize, theirs: Address<'_>) -> Result<Option<Header>, WireError> {
-        let Some(mut taken) = self.taken.get(from).map(lock) else {
+        let Some(mut taken) = self.taken.get(from).map(|count| count.lock().unpoisoned()) else {
             return Ok(None);
         };
         let first = letter(self.ranks, me, *taken);
@@ -162,10 +164,6 @@ impl Mailbox {
 fn letter(ranks: usize, to: usize, number: u64) -> usize {
     let slot = (number % LETTERS as u64) as usize;
     words_before(ranks) + (to * LETTERS + slot) * LETTER_WORDS
-}
-
-fn lock(mutex: &Mutex<u64>) -> MutexGuard<'_, u64> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(all(test, target_os = "linux"))]

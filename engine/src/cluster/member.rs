@@ -17,10 +17,10 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use distdl_storage::BlockId;
+use distdl_storage::{BlockId, Unpoisoned};
 
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::dismissal::Dismissal;
@@ -192,7 +192,7 @@ enum Fetch {
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
-    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.state.lock().unpoisoned()
 }
 
 fn stopped(reason: &str) -> EngineError {
@@ -303,7 +303,7 @@ impl Member {
     /// # Errors
     /// Once this process is no member any more.
     pub(crate) fn next_order(&self) -> Result<Order> {
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let orders = self.orders.lock().unpoisoned();
         orders.recv().map_err(|_| self.closed())
     }
 

@@ -13,8 +13,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use distdl_storage::Unpoisoned;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Most bytes that wait for the end of their line.
@@ -239,7 +240,7 @@ impl<M> Sink<M> {
 
     /// Writes at once what `step` gives; whether more is wanted.
     fn write(sink: &Mutex<Self>, step: impl FnOnce(&mut M) -> Vec<u8>) -> bool {
-        let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = sink.lock().unpoisoned();
         let bytes = step(&mut sink.merger);
         if sink.failure.is_none() && !bytes.is_empty() {
             let outcome = sink.to.write_all(&bytes).and_then(|()| sink.to.flush());
@@ -249,7 +250,7 @@ impl<M> Sink<M> {
     }
 
     fn failure(sink: &Mutex<Self>) -> io::Result<()> {
-        let failure = sink.lock().unwrap_or_else(PoisonError::into_inner).failure.take();
+        let failure = sink.lock().unpoisoned().failure.take();
         failure.map_or(Ok(()), Err)
     }
 }

@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
-use distdl_storage::BlockStore;
+use distdl_storage::{BlockStore, Unpoisoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -30,7 +30,7 @@ impl SignalledEnd {
         let end = Self::default();
         let blocks = Arc::clone(&end.blocks);
         let begun = on_first(with_default(), &end.signalled, move |signal| {
-            let store = lock(&blocks).upgrade();
+            let store = blocks.lock().unpoisoned().upgrade();
             if let Some(store) = store {
                 store.abandon();
             }
@@ -44,17 +44,13 @@ impl SignalledEnd {
 
     /// What a store has on disk goes as well.
     pub fn with_blocks(&self, store: &Arc<BlockStore>) {
-        *lock(&self.blocks) = Arc::downgrade(store);
+        *self.blocks.lock().unpoisoned() = Arc::downgrade(store);
     }
 
     /// Does not return if a signal is ending this process.
     pub fn wait_if_signalled(&self) {
         wait_if(&self.signalled);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends this process at once, as the signal would have done by itself: whoever waits for it sees no difference.

@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use distdl_storage::{BlockId, StorageError};
+use distdl_storage::{BlockId, StorageError, Unpoisoned};
 
-use super::{Context, lock};
+use super::Context;
 use crate::error::panic_text;
 use crate::id::DatasetId;
 use crate::metrics::Size;
@@ -14,7 +14,13 @@ impl Context {
     /// A block of this process in a frame, if it is here. A damaged one is not, nor is one whose records cannot be read back,
     /// unless nothing else would bring it; it is an error if open files or memory are wanting, as it is still here.
     pub(super) fn block_frame(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
-        let node = lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
+        let node = self
+            .inner
+            .graph
+            .lock()
+            .unpoisoned()
+            .node(DatasetId(id.dataset))
+            .map(Arc::clone);
         let Some(node) = node else {
             return Ok(None);
         };
@@ -49,7 +55,14 @@ impl Context {
     }
 
     fn decode_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
-        let node = || lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
+        let node = || {
+            self.inner
+                .graph
+                .lock()
+                .unpoisoned()
+                .node(DatasetId(id.dataset))
+                .map(Arc::clone)
+        };
         let (kind, level) = (node()?.record_type, node()?.level()?);
         let block = kind.codec.decode(frame.into()).ok()?;
         let size = Size {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Context, lock};
+use distdl_storage::Unpoisoned;
+
+use super::Context;
 use crate::error::Result;
 use crate::id::DatasetId;
 use crate::lineage::{Lineage, Node};
@@ -10,7 +12,7 @@ use crate::memo;
 
 impl Context {
     pub(crate) fn lineage(&self, target: DatasetId) -> Lineage {
-        lock(&self.inner.graph).lineage(target)
+        self.inner.graph.lock().unpoisoned().lineage(target)
     }
 
     /// Does all work that must be done before a lineage can be planned.
@@ -61,7 +63,7 @@ impl Context {
         }
         let removed = {
             let _turn = self.inner.action.enter_unless(|| self.passed_alone(node))?;
-            let mut graph = lock(&self.inner.graph);
+            let mut graph = self.inner.graph.lock().unpoisoned();
             // Other processes have other blocks.
             let is_here = |partition| self.member().is_some() || self.has_block(node.id, partition);
             if node.level().is_none() || !(0..node.partitions).all(is_here) {
@@ -76,7 +78,7 @@ impl Context {
     /// Keeps no blocks of a dataset from now on and drops those that it has, unless they are all there is of it.
     pub(crate) fn unpersist(&self, node: &Node) {
         {
-            let _graph = lock(&self.inner.graph);
+            let _graph = self.inner.graph.lock().unpoisoned();
             if node.is_cut() {
                 return;
             }
@@ -92,7 +94,7 @@ impl Context {
             // Also of those that are not to be kept any more: a task may have been late.
             self.drop_blocks(node.id);
             self.metrics().forget(node.id);
-            lock(&self.resources().copied_in).remove(&node.id);
+            self.resources().copied_in.lock().unpoisoned().remove(&node.id);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use distdl_storage::testing::{FaultTier, Faults, GetFault, WAIT_MAX};
-use distdl_storage::{DiskTier, Level, MemoryTier, StorageError};
+use distdl_storage::{DiskTier, Level, MemoryTier, StorageError, Unpoisoned};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -366,7 +366,7 @@ fn a_limit_ends_the_wait_of_a_cut_for_its_turn() {
 
 #[test]
 fn what_is_known_of_copies_goes_with_their_dataset() {
-    let known = |context: &Context| lock(&context.resources().copied_in).len();
+    let known = |context: &Context| context.resources().copied_in.lock().unpoisoned().len();
     let run = TestCluster::new(2).run(move |context| {
         let kept = context.range(0..10, 4).persist(Level::Memory2);
         kept.count()?;

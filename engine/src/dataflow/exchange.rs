@@ -21,9 +21,10 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use distdl_storage::Unpoisoned;
 use timely::dataflow::scope::Scope;
 use timely::scheduling::activate::SyncActivator;
 
@@ -239,13 +240,13 @@ impl Exchange {
 
     /// Ends the iteration with an error; the first one counts.
     pub(crate) fn fail(&self, error: EngineError) {
-        lock(&self.failure).get_or_insert(error);
+        self.failure.lock().unpoisoned().get_or_insert(error);
         self.stop();
     }
 
     /// The error that the iteration ended with, once.
     pub(crate) fn take_failure(&self) -> Option<EngineError> {
-        lock(&self.failure).take()
+        self.failure.lock().unpoisoned().take()
     }
 
     /// Ends the iteration where it is. In a loop nobody's frontier moves until everybody lets go, so all operators of
@@ -285,16 +286,19 @@ impl Exchange {
 
     /// Has an operator woken when something has come from elsewhere. It must be scheduled at least once after this.
     pub(crate) fn enlist(&self, scope: Scope<'_, u64>, address: &[usize]) {
-        lock(&self.operators).push(scope.worker().sync_activator_for(address.to_vec()));
+        self.operators
+            .lock()
+            .unpoisoned()
+            .push(scope.worker().sync_activator_for(address.to_vec()));
     }
 
     /// Wakes all that wait.
     pub(crate) fn wake(&self) {
-        for operator in &*lock(&self.operators) {
+        for operator in &*self.operators.lock().unpoisoned() {
             // An operator whose worker is gone needs no waking.
             let _ = operator.activate();
         }
-        drop(lock(&self.arrived));
+        drop(self.arrived.lock().unpoisoned());
         self.changed.notify_all();
     }
 
@@ -329,12 +333,15 @@ impl Exchange {
         if let Some(faults) = &self.faults {
             faults.lane_took(begun.elapsed());
         }
-        lock(&self.times[worker]).lane_took(begun.elapsed(), behind);
+        self.times[worker]
+            .lock()
+            .unpoisoned()
+            .lane_took(begun.elapsed(), behind);
     }
 
     /// Notes how long a worker was busy with shards.
     pub(crate) fn shards_took(&self, worker: usize, time: Duration) {
-        lock(&self.times[worker]).applying += time;
+        self.times[worker].lock().unpoisoned().applying += time;
     }
 
     /// What the workers of this process have done in an iteration that took so long.
@@ -342,7 +349,7 @@ impl Exchange {
         let first = self.team.workers(self.team.rank).start;
         let times = self.times.iter().enumerate();
         times
-            .map(|(worker, times)| lock(times).of(first + worker, whole))
+            .map(|(worker, times)| times.lock().unpoisoned().of(first + worker, whole))
             .collect()
     }
 
@@ -372,7 +379,7 @@ impl Exchange {
 
     /// Copies the newest version, and says which it is.
     pub(crate) fn copy_latest(&self, copy: &mut Vec<f32>) -> u64 {
-        let _copying = self.copying.read().unwrap_or_else(PoisonError::into_inner);
+        let _copying = self.copying.read().unpoisoned();
         let read = self.parameters.latest_values();
         copy.clear();
         copy.extend_from_slice(&read);
@@ -381,8 +388,7 @@ impl Exchange {
 
     /// Claims a range of the next version, when nobody copies what that is written over.
     pub(crate) fn claim(&self, version: u64, range: Range<usize>) -> Result<RangeGuard<'_>> {
-        let _none_copies = (self.iteration.staleness.is_asynchronous())
-            .then(|| self.copying.write().unwrap_or_else(PoisonError::into_inner));
+        let _none_copies = (self.iteration.staleness.is_asynchronous()).then(|| self.copying.write().unpoisoned());
         self.parameters.claim(version, range)
     }
 
@@ -402,7 +408,7 @@ impl Exchange {
 
     /// Notes a step's report; the driver passes it on when the step is applied everywhere here.
     pub(crate) fn report(&self, report: StepReport) {
-        let mut reports = lock(&self.reports);
+        let mut reports = self.reports.lock().unpoisoned();
         reports.waiting.push(report);
         if reports.sent.is_none_or(|sent| sent.elapsed() >= REPORT_DELAY) {
             reports.send();
@@ -412,13 +418,13 @@ impl Exchange {
     /// Takes no frame any more: from here on nothing changes. Returns reports that came too late for the driver.
     pub(crate) fn seal(&self) -> Vec<StepReport> {
         self.stop();
-        *self.sealed.write().unwrap_or_else(PoisonError::into_inner) = true;
-        std::mem::take(&mut lock(&self.reports).waiting)
+        *self.sealed.write().unpoisoned() = true;
+        std::mem::take(&mut self.reports.lock().unpoisoned().waiting)
     }
 
     /// No worker will report any more.
     pub(crate) fn close_reports(&self) {
-        let mut reports = lock(&self.reports);
+        let mut reports = self.reports.lock().unpoisoned();
         reports.send();
         reports.driver = None;
     }
@@ -442,12 +448,12 @@ impl Exchange {
     }
 
     fn wait(&self, done: impl Fn(&Arrived) -> bool) -> bool {
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = self.arrived.lock().unpoisoned();
         while !done(&arrived) {
             if self.ended() {
                 return false;
             }
-            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+            arrived = self.changed.wait(arrived).unpoisoned();
         }
         true
     }
@@ -461,8 +467,4 @@ impl Reports {
             let _ = driver.send(std::mem::take(&mut self.waiting));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,8 +7,9 @@
 //! others is read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use distdl_storage::Unpoisoned;
 use timely::scheduling::activate::SyncActivator;
 
 use crate::cluster::wire::{Header, Kind};
@@ -71,12 +72,12 @@ impl Inbox {
 
     /// Has an operator woken when something has changed that it may wait for.
     pub(crate) fn enlist(&self, operator: SyncActivator) {
-        lock(&self.operators).push(operator);
+        self.operators.lock().unpoisoned().push(operator);
     }
 
     /// Wakes all operators.
     pub(crate) fn wake(&self) {
-        for operator in &*lock(&self.operators) {
+        for operator in &*self.operators.lock().unpoisoned() {
             // An operator whose worker is gone needs no waking.
             let _ = operator.activate();
         }
@@ -84,14 +85,16 @@ impl Inbox {
 
     /// Whether everything from other processes has come for a stage.
     pub(crate) fn is_whole(&self, stage: usize) -> bool {
-        lock(&self.stages)
+        self.stages
+            .lock()
+            .unpoisoned()
             .get(stage)
             .is_none_or(|waiting| waiting.missing.is_empty())
     }
 
     /// What has come for a worker's part of a stage.
     pub(crate) fn take(&self, stage: usize, worker: usize) -> Vec<(ShuffleId, Parcel)> {
-        let mut stages = lock(&self.stages);
+        let mut stages = self.stages.lock().unpoisoned();
         let parcels = stages
             .get_mut(stage)
             .and_then(|waiting| waiting.parcels.get_mut(worker));
@@ -100,7 +103,7 @@ impl Inbox {
 
     /// Drops what came of attempts that do not count. Once a stage is whole it is known of all which those are.
     pub(crate) fn retain_counting(&self, stage: usize, shuffle: ShuffleId, parcels: &mut Vec<Parcel>) {
-        if let Some(waiting) = lock(&self.stages).get(stage) {
+        if let Some(waiting) = self.stages.lock().unpoisoned().get(stage) {
             parcels.retain(|parcel| waiting.counts(shuffle, parcel.source, parcel.rank));
         }
     }
@@ -116,7 +119,7 @@ impl Inbox {
     ) {
         let [_, _, stage, bucket, source, sequence] = header.words;
         let shuffle = shuffle(header);
-        let mut stages = lock(&self.stages);
+        let mut stages = self.stages.lock().unpoisoned();
         let Some(waiting) = stages.get_mut(stage as usize) else {
             return;
         };
@@ -143,7 +146,7 @@ impl Inbox {
     pub(crate) fn source_done(&self, rank: usize, header: &Header) {
         let [_, _, stage, _, source, _] = header.words;
         let whole = {
-            let mut stages = lock(&self.stages);
+            let mut stages = self.stages.lock().unpoisoned();
             let Some(waiting) = stages.get_mut(stage as usize) else {
                 return;
             };
@@ -198,8 +201,4 @@ pub(crate) fn source_done_header(shuffle: ShuffleId, stage: usize, source: usize
         0,
     ];
     Header::new(Kind::SourceDone, words)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,9 +22,10 @@ mod shards;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use distdl_storage::Unpoisoned;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::{ConnectLoop, Feedback};
 use timely::worker::Worker;
@@ -148,7 +149,7 @@ fn start(workers: &Workers, exchange: &Arc<Exchange>) -> Result<Receiver<()>> {
     let pool = Arc::new(Pool::new(&exchange));
     let idle = (exchange.team.ranks() > 1).then(|| Arc::clone(&exchange) as Arc<dyn IdlePoll>);
     let build: Build = Arc::new(move |worker| {
-        let closing = closings.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let closing = closings.lock().unpoisoned().pop();
         build(worker, &exchange, &pool, closing);
     });
     workers.run(build, idle)

@@ -3,8 +3,10 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use distdl_storage::Unpoisoned;
 
 use crate::batch::{AnyStream, TaskResult};
 use crate::cluster::wire::{Header, Kind};
@@ -295,16 +297,13 @@ impl Job {
 
     /// The error that the job ended with, once.
     pub(crate) fn take_failure(&self) -> Option<EngineError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure.lock().unpoisoned().take()
     }
 
     /// Ends the job with an error; the first one counts. The others are told soon: a thread that reads a link may be who has
     /// found the error.
     pub(crate) fn fail(&self, error: EngineError) {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.failure.lock().unpoisoned().get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);
         self.team.tell_all_soon(&Header::new(Kind::Abandon, [0; 6]));
         self.inbox.wake();

@@ -3,9 +3,9 @@
 //! Whoever makes a parcel, or takes one from another process, reserves memory before it goes on: a source that is faster
 //! than those who read it so is slowed down to the speed of the disk, and one in another process by its full link.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
-use distdl_storage::{Reservation, Spill};
+use distdl_storage::{Reservation, Spill, Unpoisoned};
 
 use crate::error::Result;
 use crate::outputs::Stored;
@@ -50,7 +50,7 @@ impl ParcelMemory {
     /// Reserves memory for a parcel; `None` if there is none.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Arc<Charge>> {
         let bytes_max = self.resources.parcel_bytes_max();
-        let mut reserved = lock(&self.reserved);
+        let mut reserved = self.reserved.lock().unpoisoned();
         let wanted = reserved
             .bytes
             .checked_add(bytes)
@@ -77,7 +77,7 @@ impl ParcelMemory {
     }
 
     fn spill(&self) -> Result<Arc<Spill>> {
-        let mut spill = lock(&self.spill);
+        let mut spill = self.spill.lock().unpoisoned();
         if let Some(spill) = spill.upgrade() {
             return Ok(spill);
         }
@@ -89,7 +89,7 @@ impl ParcelMemory {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let mut reserved = lock(&self.memory.reserved);
+        let mut reserved = self.memory.reserved.lock().unpoisoned();
         reserved.bytes -= self.bytes;
         let idle = reserved.reservation.bytes().saturating_sub(reserved.bytes);
         // The last bytes are kept, so that not every parcel goes to the store.
@@ -97,8 +97,4 @@ impl Drop for Charge {
             reserved.reservation.shrink(idle);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

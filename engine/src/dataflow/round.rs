@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use distdl_storage::{BlockId, BlockStore, Level, StorageError};
+use distdl_storage::{BlockId, BlockStore, Level, StorageError, Unpoisoned};
 
 use crate::cluster::link::Body;
 use crate::cluster::load_balance::MemberSpeed;
@@ -207,7 +207,7 @@ pub(crate) fn copy_again(job: &Job) {
     if job.cancelled.load(Ordering::SeqCst) || job.incomplete.load(Ordering::SeqCst) {
         return;
     }
-    let mut copied = job.resources.copied_in.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut copied = job.resources.copied_in.lock().unpoisoned();
     copied.retain(|_, generation| *generation == job.generation);
     let twice = job
         .lineage
@@ -256,7 +256,7 @@ impl Others {
 
 impl Elsewhere for Others {
     fn has(&self, id: BlockId) -> bool {
-        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = self.gone.lock().unpoisoned();
         !gone.contains(&id) && self.holders(id).next().is_some()
     }
 
@@ -272,7 +272,7 @@ impl Elsewhere for Others {
                 }
             }
         }
-        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = self.gone.lock().unpoisoned();
         gone.insert(id);
         outcome
     }

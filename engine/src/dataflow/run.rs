@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use distdl_storage::Unpoisoned;
 
 use crate::cancel::RunningAction;
 use crate::dataflow::job::{Event, Job, Reduce};
@@ -119,7 +121,7 @@ fn start(workers: &Workers, job: &Arc<Job>, events: Sender<Event>) -> Result<Rec
     // One sender a worker and no other, so that the driver's receiver disconnects when the last worker is done.
     let senders = Mutex::new(vec![events; workers.count()]);
     let build: Build = Arc::new(move |worker| {
-        if let Some(events) = senders.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        if let Some(events) = senders.lock().unpoisoned().pop() {
             stage::build(worker, &job, &events);
         }
     });

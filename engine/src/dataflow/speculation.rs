@@ -10,8 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use distdl_storage::Unpoisoned;
 
 use crate::plan::assign::Assignment;
 use crate::plan::{Output, Plan};
@@ -173,7 +175,7 @@ impl Speculation {
 
     fn stage(&self, stage: usize) -> Option<MutexGuard<'_, StageAttempts>> {
         let stage = self.stages.get(&stage)?;
-        Some(stage.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(stage.lock().unpoisoned())
     }
 }
 

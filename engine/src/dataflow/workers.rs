@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use distdl_storage::Unpoisoned;
 use timely::communication::WorkerGuards;
 use timely::worker::Worker;
 use timely::{CommunicationConfig, WorkerConfig};
@@ -70,19 +71,12 @@ struct Death {
 
 impl Death {
     fn enlist(&self) {
-        self.threads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(std::thread::current());
+        self.threads.lock().unpoisoned().push(std::thread::current());
     }
 
     fn announce(&self) {
         self.happened.store(true, Ordering::SeqCst);
-        self.threads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .for_each(Thread::unpark);
+        self.threads.lock().unpoisoned().iter().for_each(Thread::unpark);
     }
 }
 
@@ -110,7 +104,7 @@ impl Workers {
         let worker = WorkerConfig::default().idle_spin(spin);
         let guards = timely::execute(timely::Config { communication, worker }, move |worker| {
             let index = worker.index();
-            let receiver = receivers.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
+            let receiver = receivers.lock().unpoisoned()[index].take();
             if let Some(receiver) = receiver {
                 work(worker, &receiver, &death);
             }
@@ -162,7 +156,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.commands.clear();
-        if let Some(guards) = self.guards.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(guards) = self.guards.lock().unpoisoned().take() {
             for ended in guards.join() {
                 if let Err(reason) = ended {
                     tracing::error!("a worker thread had panicked: {reason}");

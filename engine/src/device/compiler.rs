@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cudarc::nvrtc::result as nvrtc;
 use cudarc::nvrtc::result::NvrtcError;
 use cudarc::nvrtc::sys;
+use distdl_storage::Unpoisoned;
 
 use super::error::{CompileError, NoGpu};
 use super::libraries::{NVRTC, check_folder};
@@ -82,7 +83,7 @@ impl Compiler {
     pub fn compile(&self, name: &str, text: &str, architecture: &str) -> Result<Cubin, CompileError> {
         let key = self.key(text, architecture);
         // One at a time: whoever wants a program that another thread compiles gets that.
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.compiled.lock().unpoisoned();
         if let Some(cubin) = compiled.get(&key) {
             return Ok(cubin.clone());
         }

@@ -4,14 +4,14 @@
 use std::ffi::CString;
 use std::fmt::{Debug, Formatter};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg, result,
 };
 use cudarc::nvrtc::Ptx;
-use distdl_storage::{DeviceError, DeviceMemory};
+use distdl_storage::{DeviceError, DeviceMemory, Unpoisoned};
 
 use super::GpuFound;
 use super::buffer::{GpuBuffer, GpuSlice, WORD, bind};
@@ -275,7 +275,7 @@ impl Gpu {
 
     /// What becomes of what it is asked for.
     pub(super) fn mode(&self) -> MutexGuard<'_, Mode> {
-        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mode.lock().unpoisoned()
     }
 
     /// Asks for something in the mode that the handle is in.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Formatter};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use cudarc::driver::{CudaContext, DriverError};
-use distdl_storage::DeviceBudget;
+use distdl_storage::{DeviceBudget, Unpoisoned};
 
 use super::buffer::bind;
 use crate::exclusive::Exclusive;
@@ -39,23 +39,23 @@ impl Opened {
     /// has it open: it comes back where the driver can bring it back. Most failures of kernels (700, 719) a real one keeps for as
     /// long as the process lives, which has to be started again.
     pub(super) fn keep(&self, index: usize) -> Result<Arc<Exclusive>, DriverError> {
-        let mut kept = lock(&self.contexts);
+        let mut kept = self.contexts.lock().unpoisoned();
         let is_well = |context: &Arc<CudaContext>| bind(context).and_then(|()| context.mem_get_info()).is_ok();
         if !kept.get(&index).is_some_and(is_well) {
             kept.remove(&index);
             kept.insert(index, CudaContext::new(index)?);
         }
-        Ok(Arc::clone(lock(&EXCLUSIVE_USE).entry(index).or_default()))
+        Ok(Arc::clone(EXCLUSIVE_USE.lock().unpoisoned().entry(index).or_default()))
     }
 
     /// What is taken of a GPU's memory for data that stays there.
     pub(super) fn budget(&self, index: usize) -> DeviceBudget {
-        lock(&self.budgets).entry(index).or_default().clone()
+        self.budgets.lock().unpoisoned().entry(index).or_default().clone()
     }
 
     /// Says who may have memory of a GPU to spare, as long as it is there.
     pub(super) fn register_reclaim(&self, index: usize, who: Weak<dyn Reclaim>) {
-        let mut reclaims = lock(&self.reclaims);
+        let mut reclaims = self.reclaims.lock().unpoisoned();
         let of_gpu = reclaims.entry(index).or_default();
         of_gpu.retain(|who| who.strong_count() > 0);
         of_gpu.push(who);
@@ -63,13 +63,15 @@ impl Opened {
 
     /// Has all free what they can spare of a GPU.
     pub(super) fn reclaim(&self, index: usize) {
-        let of_gpu = lock(&self.reclaims).get(&index).cloned().unwrap_or_default();
+        let of_gpu = self
+            .reclaims
+            .lock()
+            .unpoisoned()
+            .get(&index)
+            .cloned()
+            .unwrap_or_default();
         of_gpu.iter().filter_map(Weak::upgrade).for_each(|who| who.reclaim());
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Debug for Opened {

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::dataflow::live::contents::{Contents, Pending, lock};
+use distdl_storage::Unpoisoned;
+
+use crate::dataflow::live::contents::{Contents, Pending};
 use crate::dataflow::live::{LiveRecord, LiveRecords, LiveScope};
 use crate::error::Result;
 
@@ -22,7 +24,7 @@ impl<T: LiveRecord> Clone for LiveInput<T> {
 
 impl<T: LiveRecord> std::fmt::Debug for LiveInput<T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "LiveInput({:?})", lock(&self.contents).name())
+        write!(formatter, "LiveInput({:?})", self.contents.lock().unpoisoned().name())
     }
 }
 
@@ -36,7 +38,7 @@ impl<T: LiveRecord> LiveInput<T> {
     /// # Errors
     /// [`LiveError::Full`](crate::error::LiveError::Full) if there are too many.
     pub fn insert(&self, record: T) -> Result<()> {
-        Ok(lock(&self.contents).insert(record)?)
+        Ok(self.contents.lock().unpoisoned().insert(record)?)
     }
 
     /// Takes a record away, once.
@@ -45,12 +47,12 @@ impl<T: LiveRecord> LiveInput<T> {
     /// [`LiveError::Absent`](crate::error::LiveError::Absent) if it is not there, with what waits for a commit taken into
     /// account; nothing changes then.
     pub fn retract(&self, record: T) -> Result<()> {
-        Ok(lock(&self.contents).retract(record)?)
+        Ok(self.contents.lock().unpoisoned().retract(record)?)
     }
 
     /// The committed records in order, each with how often it is there.
     pub fn contents(&self) -> Vec<(T, u64)> {
-        let contents = lock(&self.contents);
+        let contents = self.contents.lock().unpoisoned();
         contents.held().map(|(record, count)| (record.clone(), count)).collect()
     }
 

@@ -4,12 +4,11 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use distdl_storage::{Block, Record};
+use distdl_storage::{Block, Record, Unpoisoned};
 
 use super::Live;
 use crate::batch::RecordType;
 use crate::dataflow::live::LiveRecord;
-use crate::dataflow::live::contents::lock;
 use crate::dataflow::live::view_dataflow::TypedViewDataflow;
 use crate::dataset::{Dataset, streams};
 use crate::error::Result;
@@ -33,7 +32,11 @@ impl<T: LiveRecord> Clone for LiveView<T> {
 
 impl<T: LiveRecord> std::fmt::Debug for LiveView<T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "LiveView({:?})", lock(&self.dataflow.contents).name())
+        write!(
+            formatter,
+            "LiveView({:?})",
+            self.dataflow.contents.lock().unpoisoned().name()
+        )
     }
 }
 
@@ -54,7 +57,7 @@ impl<T: LiveRecord> LiveView<T> {
         let site = Location::caller();
         // Not between two views of one commit.
         let _state = self.live.begin()?;
-        let mut contents = lock(&self.dataflow.contents);
+        let mut contents = self.dataflow.contents.lock().unpoisoned();
         let (pieces, written) = contents.pieces()?;
         self.live.inner.written.fetch_add(written, Ordering::Relaxed);
         let (records, digests): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
@@ -80,7 +83,7 @@ impl<T: LiveRecord> LiveView<T> {
     /// Inside a task or a closure of a view.
     pub fn contents(&self) -> Result<Vec<(T, u64)>> {
         let _state = self.live.begin()?;
-        let contents = lock(&self.dataflow.contents);
+        let contents = self.dataflow.contents.lock().unpoisoned();
         let mut records: Vec<(T, u64)> = contents
             .records()
             .map(|(record, count)| (record.clone(), count))

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use distdl_storage::Record;
+use distdl_storage::{Record, Unpoisoned};
 
 use super::{LaneData, LanePartition, Loaded, check_lanes, slowed_here};
 use crate::dataflow::observer::Observer;
@@ -67,7 +67,7 @@ impl<T: Record> Dataset<T> {
         let stopped = Arc::new(Mutex::new(None));
         let stop = Arc::clone(&stopped);
         action.running.stops_by(Arc::new(move |error| {
-            stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            stop.lock().unpoisoned().get_or_insert(error);
         }));
         let lanes = (0..iteration.lanes).map(|lane| loaded.of_lane(iteration.lanes, lane));
         let lanes = lanes.collect();
@@ -80,7 +80,7 @@ impl<T: Record> Dataset<T> {
         let mut observer = Observer::new(iteration, observe);
         let mut step = iteration.first_step;
         while step < iteration.last_step() {
-            if let Some(error) = stopped.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some(error) = stopped.lock().unpoisoned().take() {
                 return Err(error);
             }
             let (tallies, computing) = guarded(iteration, || {

@@ -19,7 +19,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -32,6 +32,7 @@ use crate::bloom::{Bloom, Digest};
 use crate::chunk::{self, Chunk, ChunkList, LIST_BYTES_MAX, SEGMENT_BYTES, Segment, Version};
 use crate::error::{Result, StorageError};
 use crate::figures::Counters;
+use crate::unpoisoned::Unpoisoned;
 
 /// Share of absent keys that the Bloom filter says "maybe" of.
 const RATE_MAX: f64 = 0.01;
@@ -112,7 +113,7 @@ impl Folder {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     /// Learns what other processes have added.
@@ -159,7 +160,7 @@ impl Folder {
     pub(super) fn lock_fetch(&self, segment: &Segment) -> Option<File> {
         let number = u16::from_le_bytes([segment.key()[0], segment.key()[1]]);
         let number = u64::from(number) % FETCH_LOCKS;
-        let hung = || self.hung.lock().unwrap_or_else(PoisonError::into_inner);
+        let hung = || self.hung.lock().unpoisoned();
         let wait_max = match hung().contains(&number) {
             true => Duration::ZERO,
             false => self.options.wait_max,
@@ -278,7 +279,7 @@ impl Folder {
     /// The right to write, with all known that others have written. A process that is stopped as it writes is waited for
     /// once, and then only asked for: else each that reads would wait for it, one after another, at each segment.
     fn lock_write(&self) -> Result<(MutexGuard<'_, bool>, File)> {
-        let mut thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = self.writing.lock().unpoisoned();
         let path = self.path.join("locks/write");
         let wait_max = if *thread { Duration::ZERO } else { self.options.wait_max };
         let process = lock::lock_exclusive(&path, wait_max);

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 
-use super::{Brought, Cache, Fetch, Origin, lock_of};
+use super::{Brought, Cache, Fetch, Origin};
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, ChunkList, Segment, Version};
 use crate::object::ObjectError;
+use crate::unpoisoned::Unpoisoned;
 
 /// Chunks that are compared beside the last.
 const DRAWN_COUNT: u64 = 2;
@@ -109,7 +110,7 @@ impl Cache {
 
     /// What a comparison of this version has shown, if there was one.
     pub(super) fn verdict(&self, version: &Version) -> Option<Option<Version>> {
-        let judged = lock_of(&self.judged).get(version).cloned();
+        let judged = self.judged.lock().unpoisoned().get(version).cloned();
         judged.or_else(|| self.folder.grown_from(version).map(Some))
     }
 
@@ -121,7 +122,7 @@ impl Cache {
             );
             self.folder.keep_grown(version, shorter);
         }
-        let mut judged = lock_of(&self.judged);
+        let mut judged = self.judged.lock().unpoisoned();
         if judged.len() >= JUDGED_MAX {
             judged.clear();
         }

@@ -1,7 +1,7 @@
 //! What of the host's data lies in a device's memory: copied once, found again, and gone when others need the room.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::budget::{DeviceBudget, Share};
 use super::resident::{DeviceFigures, DeviceKey, DevicePin, State};
@@ -9,6 +9,7 @@ use super::{DeviceError, DeviceMemory};
 use crate::bloom::Bloom;
 use crate::error::Result;
 use crate::flight::Flights;
+use crate::unpoisoned::Unpoisoned;
 
 /// Keeps buffers in the memory of one device, up to a limit in bytes. Threads share it by reference if the device's
 /// buffers may be shared by threads.
@@ -161,7 +162,7 @@ impl<B> DeviceTier<B> {
 
     /// A poisoned lock is taken all the same: no change of the state is left half done where a panic may come from.
     fn state(&self) -> MutexGuard<'_, State<B>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     #[cfg(test)]

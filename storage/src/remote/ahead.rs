@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::client::{self, Client, Target};
 use crate::cache::Cache;
 use crate::chunk::{SEGMENT_BYTES, Segment, Version};
 use crate::object::{Object, ObjectError};
+use crate::unpoisoned::Unpoisoned;
 
 /// Most readers whose place is remembered. Past that they start anew, which costs each a wait.
 const READERS_MAX: usize = 1024;
@@ -63,7 +64,7 @@ impl Ahead {
     /// The segments to bring behind a range.
     fn wanted(&self, version: &Version, range: &Range<u64>, count_max: u64) -> Vec<Segment> {
         let indices = Version::indices(range);
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = self.readers.lock().unpoisoned();
         if readers.len() >= READERS_MAX {
             readers.clear();
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::local;
 use super::pages::Pages;
 use crate::figures::Counters;
 use crate::object::{Object, ObjectError, all_shown};
+use crate::unpoisoned::Unpoisoned;
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
@@ -190,7 +191,7 @@ impl Client {
     }
 
     fn runner(&self) -> Result<Runner> {
-        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut background = self.background.lock().unpoisoned();
         if background.is_none() {
             *background = Some(Background::start()?);
         }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use object_store::PutMode;
@@ -26,6 +26,7 @@ use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
 use crate::object::{ObjectError, remedy};
 use crate::owner::{Kind, LEFT_AFTER, OwnFolder};
+use crate::unpoisoned::Unpoisoned;
 
 /// What a process writes that is the only one.
 const SAVES: Kind = Kind {
@@ -91,7 +92,7 @@ impl FolderWriter {
         match &self.0 {
             Unfinished::Local { parts, written, .. } => {
                 local::replace(&parts.path().join(name), parts.path(), &bytes)?;
-                lock(written).insert(name.to_owned());
+                written.lock().unpoisoned().insert(name.to_owned());
             }
             Unfinished::Remote(folder) => folder.write_part(name, bytes)?,
             Unfinished::Renamed(folder) => folder.write_part(name, bytes)?,
@@ -113,7 +114,7 @@ impl FolderWriter {
                 written,
             } => {
                 // Where it is a file system of several hosts, another may have taken them for left behind.
-                for name in lock(&written).iter() {
+                for name in written.lock().unpoisoned().iter() {
                     let part = parts.path().join(name);
                     let there = fs::symlink_metadata(&part);
                     there.map_err(|error| local::failed(&part, "find what was written", &error))?;
@@ -176,7 +177,7 @@ impl RemoteFolder {
         if !self.is_ours()? {
             return Err(self.superseded());
         }
-        lock(&self.written).insert(name.to_owned());
+        self.written.lock().unpoisoned().insert(name.to_owned());
         self.folder
             .client
             .put(self.folder.part(name)?, bytes, PutMode::Overwrite)
@@ -195,7 +196,7 @@ impl RemoteFolder {
         if !self.is_ours()? {
             return Err(self.superseded());
         }
-        let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let written = self.written.get_mut().unpoisoned();
         let ours = written.clone();
         let of_others = move |name: &str| name != UNFINISHED && !ours.contains(name);
         if !self.folder.names(of_others)?.is_empty() {
@@ -229,7 +230,7 @@ impl Drop for RemoteFolder {
             return;
         }
         let is_ours = self.is_ours();
-        let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let written = self.written.get_mut().unpoisoned();
         // What is there may be what a later save has finished.
         if !matches!(is_ours, Ok(true)) {
             return tracing::warn!(
@@ -260,10 +261,6 @@ fn holds(folder: &Prefix, name: &str, bytes: &Bytes) -> Result<bool, ObjectError
         Ok(there) => Ok(folder.client.get(at, there, None)? == *bytes),
         Err(error) => Err(error),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A folder of parts that several processes write, any of which may die, and that appears whole or not at all.

@@ -1,7 +1,7 @@
 //! Servers and buckets, one store each, opened at the first use.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::pages::Pages;
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 use crate::object::Cloud;
 use crate::object::ObjectError;
+use crate::unpoisoned::Unpoisoned;
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
@@ -116,7 +117,7 @@ impl Servers {
         options: &StoresOptions,
         connect: impl FnOnce() -> object_store::Result<(S, Option<Pages>)>,
     ) -> Result<Server> {
-        let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = self.0.lock().unpoisoned();
         if let Some(server) = servers.get(url) {
             return Ok(server.clone());
         }

@@ -1,11 +1,12 @@
 //! What a store knows about its blocks, and who is moving one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::{Level, StoreStatistics};
 use crate::block::BlockId;
 use crate::codec::Codec;
+use crate::unpoisoned::Unpoisoned;
 
 /// One block.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +77,7 @@ impl Drop for Claim<'_> {
 impl Index {
     /// A poisoned lock is taken all the same: no change of the state is left half done where a panic may come from.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     /// Waits until nobody else has a claim on `id`. The caller must have no claim yet, and not hold the lock.
@@ -84,7 +85,7 @@ impl Index {
         let mut state = self
             .unclaimed
             .wait_while(self.lock(), |state| state.claimed.contains(&id))
-            .unwrap_or_else(PoisonError::into_inner);
+            .unpoisoned();
         state.claimed.insert(id);
         Claim { index: self, id }
     }

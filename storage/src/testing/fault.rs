@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
@@ -13,6 +13,7 @@ use crate::codec::Codec;
 use crate::error::{Result, StorageError};
 use crate::spill::Spill;
 use crate::tier::Tier;
+use crate::unpoisoned::Unpoisoned;
 
 /// What is to happen at a put.
 #[derive(Debug)]
@@ -160,7 +161,7 @@ impl Faults {
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 }
 

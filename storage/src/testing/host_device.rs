@@ -1,10 +1,11 @@
 //! A device whose memory is the host's, and that fails on demand.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::fault::Pause;
 use crate::device::{DeviceError, DeviceMemory};
+use crate::unpoisoned::Unpoisoned;
 
 /// What is to happen at an allocation or a copy.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl HostDevice {
     }
 
     fn host(&self) -> MutexGuard<'_, Host> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 
     /// Lets a fault of the script happen.

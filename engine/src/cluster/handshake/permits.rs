@@ -1,6 +1,8 @@
 //! How many handshakes go on at the same time.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
+
+use distdl_storage::Unpoisoned;
 
 /// Connections that may shake hands at the same time.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
@@ -20,17 +22,17 @@ pub(crate) struct Permit(Arc<HandshakePermits>);
 impl HandshakePermits {
     /// Waits for a permit.
     pub(crate) fn take(self: &Arc<Self>) -> Permit {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.taken.lock().unpoisoned();
         let all = |taken: &mut usize| *taken >= HANDSHAKES_MAX;
         let free = self.given_back.wait_while(taken, all);
-        *free.unwrap_or_else(PoisonError::into_inner) += 1;
+        *free.unpoisoned() += 1;
         Permit(Arc::clone(self))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.taken.lock().unpoisoned() -= 1;
         self.0.given_back.notify_one();
     }
 }

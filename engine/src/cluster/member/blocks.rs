@@ -1,9 +1,9 @@
 //! Blocks from one member to another.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
-use distdl_storage::BlockId;
+use distdl_storage::{BlockId, Unpoisoned};
 
 use super::{Fetch, Found, Keep, Round, Shared, lock};
 use crate::cluster::link::Link;
@@ -54,7 +54,7 @@ impl Round {
                 Some(waiting) if !over => state.fetches.insert(request, waiting),
                 _ => return Ok(None),
             };
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.changed.wait(state).unpoisoned();
         }
     }
 }
@@ -81,7 +81,7 @@ impl Shared {
                 continue;
             }
             let Some((peer, request, payload)) = state.wanted.pop_front() else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.changed.wait(state).unpoisoned();
                 continue;
             };
             let link = state.links.get(&peer).cloned();
@@ -117,10 +117,10 @@ impl Shared {
     fn keep_copy(&self, generation: u64, keep: Option<Keep>, (block, frame): (BlockId, Vec<u8>)) -> bool {
         let mut state = lock(self);
         while state.closed.is_none() && state.cut < generation && state.generation() < generation {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unpoisoned();
         }
         drop(state);
-        let _turn = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.copying.lock().unpoisoned();
         let state = lock(self);
         let is_in = state.cut < generation && state.generation() == generation;
         drop(state);

@@ -1,10 +1,12 @@
 //! The control connection: joining, reporting, obeying, and finding a name node again that was started again.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+
+use distdl_storage::Unpoisoned;
 
 use super::{CONNECT_TIMEOUT, END_TIME_MAX, Shared, State, lock};
 use crate::cluster::arithmetic::Arithmetic;
@@ -183,7 +185,7 @@ impl Shared {
     fn end_process(&self, gone: &Gone) {
         let goes_on = |state: &mut State| state.ends_process && state.last.is_none();
         let waited = self.changed.wait_timeout_while(lock(self), END_TIME_MAX, goes_on);
-        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+        if waited.unpoisoned().1.timed_out() {
             let why = format!("error: {gone}; the program did not end within {END_TIME_MAX:?}, so its process does");
             // It ends also where nobody can be told.
             let _ = writeln!(std::io::stderr(), "{why}");
@@ -307,11 +309,7 @@ impl Shared {
             while state.closed.is_none()
                 && let Some(left) = deadline.checked_duration_since(Instant::now())
             {
-                state = self
-                    .changed
-                    .wait_timeout(state, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+                state = self.changed.wait_timeout(state, left).unpoisoned().0;
             }
         }
     }

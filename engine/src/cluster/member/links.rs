@@ -3,7 +3,9 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
+
+use distdl_storage::Unpoisoned;
 
 use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, blocks, lock, spawn};
 use crate::cluster::chaos::Point;
@@ -76,7 +78,7 @@ impl Shared {
 
     /// Frames are for this round from now on; those of earlier ones are dropped.
     pub(super) fn position(&self, key: RoundKey, generation: &Generation, before_first: &dyn Fn()) {
-        let copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let copying = self.copying.lock().unpoisoned();
         let is_first = lock(self).generation() < key.generation;
         if is_first {
             before_first();
@@ -137,7 +139,7 @@ impl Shared {
             if peer.member < me {
                 break;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unpoisoned();
         }
         drop(state);
         match self.connect(me, generation, peer) {
@@ -268,7 +270,7 @@ impl Shared {
                     _ => {}
                 }
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unpoisoned();
         }
     }
 

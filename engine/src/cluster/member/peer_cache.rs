@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use distdl_storage::Digest;
 use distdl_storage::StoreFigures;
 use distdl_storage::bloom::Bloom;
 use distdl_storage::peers::{ANSWER_BYTES_MAX, Peers, QUESTION_BYTES_MAX};
 use distdl_storage::remote::Stores;
+use distdl_storage::{Digest, Unpoisoned};
 
 use super::{CONNECT_TIMEOUT, Member, Shared, Speaker, lock};
 use crate::cluster::control;
@@ -72,7 +72,7 @@ struct Line {
 
 impl Line {
     fn exchange(&self, question: &[u8]) -> Option<Option<Bytes>> {
-        let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let _busy = self.busy.lock().unpoisoned();
         control::send(&self.socket, question, QUESTION_BYTES_MAX + MARGIN_BYTES).ok()?;
         control::receive(&self.socket, ANSWER_BYTES_MAX + MARGIN_BYTES).ok()?
     }
@@ -80,7 +80,7 @@ impl Line {
 
 impl PeerCache {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     fn may_have(&self, key: &Digest) -> Vec<Source> {
@@ -99,7 +99,7 @@ impl PeerCache {
             match state.sought.get(&request) {
                 Some(None) if !state.over && !left.is_zero() => {
                     let waited = self.found.wait_timeout(state, left);
-                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    state = waited.unpoisoned().0;
                 }
                 _ => return state.sought.remove(&request).flatten(),
             }

@@ -1,7 +1,9 @@
 //! What a process tells its name node, in one order whoever tells it.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
+
+use distdl_storage::Unpoisoned;
 
 use super::{PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
@@ -20,7 +22,7 @@ pub(super) struct Speaker {
 impl Shared {
     /// Until it is dropped, nobody else tells the name node anything but that this process lives.
     pub(super) fn speaker(&self) -> MutexGuard<'_, Speaker> {
-        self.speaking.lock().unwrap_or_else(PoisonError::into_inner)
+        self.speaking.lock().unpoisoned()
     }
 
     /// Tells the name node; false if this process was killed instead. What cannot be said now is said again when it is back,
@@ -81,7 +83,7 @@ impl Shared {
 
     fn send_to(&self, control: Option<Arc<Socket>>, encoded: Result<Encoded, ControlError>) {
         let Some(control) = control else { return };
-        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _sending = self.sending.lock().unpoisoned();
         if let Err(error) = encoded.and_then(|encoded| encoded.send(&*control)) {
             // The control thread notices a connection that has failed, and ends it here if it has not.
             tracing::debug!("a report could not be sent: {error}");
@@ -109,7 +111,7 @@ impl Shared {
         let patience = self.join.name_node_grace.max(PART_TIME_MAX);
         let stays = |state: &mut State| state.closed.is_none();
         let waited = self.changed.wait_timeout_while(lock(self), patience, stays);
-        let heard = waited.unwrap_or_else(PoisonError::into_inner).0.heard;
+        let heard = waited.unpoisoned().0.heard;
         self.close("it has left");
         heard || matches!(last, Report::Leave { error: None })
     }

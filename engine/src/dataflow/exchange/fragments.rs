@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::{Exchange, Owner, lock, packed};
+use distdl_storage::Unpoisoned;
+
+use super::{Exchange, Owner, packed};
 use crate::cluster::link::Body;
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::dataflow::vector::Vector;
@@ -53,8 +55,8 @@ fn before(ranges: &[Range<usize>], parameter: usize) -> usize {
 impl UpdateFragments {
     /// Forgets the steps up to this one.
     pub(super) fn forget(&self, step: u64) {
-        lock(&self.sending).retain(|(kept, _), _| *kept > step);
-        lock(&self.arriving).retain(|(kept, _), _| *kept > step);
+        self.sending.lock().unpoisoned().retain(|(kept, _), _| *kept > step);
+        self.arriving.lock().unpoisoned().retain(|(kept, _), _| *kept > step);
     }
 }
 
@@ -109,7 +111,7 @@ impl Exchange {
 
     /// What the other lanes of a node have computed, and from where on the sum is sent, if only one of them still computes.
     fn waits_for(&self, step: u64, node: &Range<usize>) -> Option<(usize, BTreeMap<usize, Arc<Vector>>)> {
-        match lock(&self.fragments.sending).get(&(step, node.start)) {
+        match self.fragments.sending.lock().unpoisoned().get(&(step, node.start)) {
             Some(known) if known.lanes + 1 == node.len() => Some((known.front, known.computed.clone())),
             None if node.len() == 1 => Some((self.parameters.len(), BTreeMap::new())),
             _ => None,
@@ -119,7 +121,7 @@ impl Exchange {
     /// Notes that a node's sum is sent from `start` on. To whom stays as it was for the first piece: an owner that begins to
     /// read in place meanwhile may still be sent the rest.
     fn move_front(&self, step: u64, node: &Range<usize>, start: usize) -> impl Iterator<Item = &Owner> + use<'_> {
-        let mut sending = lock(&self.fragments.sending);
+        let mut sending = self.fragments.sending.lock().unpoisoned();
         let known = sending.entry((step, node.start)).or_insert_with(|| self.unsent());
         if known.to.is_empty() {
             let owners = self.owners.iter().map(|owner| owner.rank);
@@ -160,7 +162,7 @@ impl Exchange {
         let Some(node) = self.node_of(lane).filter(|node| node.len() > 1) else {
             return;
         };
-        let mut sending = lock(&self.fragments.sending);
+        let mut sending = self.fragments.sending.lock().unpoisoned();
         // What has begun is counted to its end, also if all owners have begun to read in place.
         if !sending.contains_key(&(step, node.start)) && !self.sends_pieces() {
             return;
@@ -176,7 +178,7 @@ impl Exchange {
 
     /// The parameter from which on a node's sum is sent already to an owner.
     pub(crate) fn sent_from(&self, step: u64, node: &Range<usize>, owner: &Owner) -> usize {
-        let sending = lock(&self.fragments.sending);
+        let sending = self.fragments.sending.lock().unpoisoned();
         let known = sending.get(&(step, node.start));
         let known = known.filter(|known| known.to.contains(&owner.rank));
         known.map_or(self.parameters.len(), |known| known.front)
@@ -184,7 +186,7 @@ impl Exchange {
 
     /// A buffer for an update, with the values that have come already, and how many before those are still to come.
     pub(super) fn arrived_of(&self, step: u64, lane: usize, length: usize) -> (Vec<f32>, usize) {
-        match lock(&self.fragments.arriving).remove(&(step, lane)) {
+        match self.fragments.arriving.lock().unpoisoned().remove(&(step, lane)) {
             Some(Arriving { values, front }) => (values, front),
             None => (self.buffer(length), length),
         }
@@ -207,7 +209,11 @@ impl Exchange {
             return Err(WireError::NoFrame);
         }
         packed::read(number, body, &mut values[from..to])?;
-        lock(&self.fragments.arriving).insert((step, lane), Arriving { values, front: from });
+        self.fragments
+            .arriving
+            .lock()
+            .unpoisoned()
+            .insert((step, lane), Arriving { values, front: from });
         Ok(())
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use super::{Exchange, lock, packed};
+use distdl_storage::Unpoisoned;
+
+use super::{Exchange, packed};
 use crate::cluster::link::Body;
 use crate::cluster::member::Receive;
 use crate::cluster::shared_memory::View;
@@ -68,7 +70,7 @@ fn is_part_of_a_step(kind: Kind) -> bool {
 
 impl Receive for Exchange {
     fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Taken {
-        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.sealed.read().unpoisoned();
         if *sealed {
             return Ok(());
         }
@@ -121,7 +123,7 @@ impl Exchange {
         if self.expected.is_empty() && self.attending.is_empty() && !is_asynchronous {
             return Some(Vec::new());
         }
-        let arrived = lock(&self.arrived);
+        let arrived = self.arrived.lock().unpoisoned();
         let has_come = |rank: &usize| arrived.attended.get(rank).is_some_and(|version| *version >= step);
         if !self
             .attending
@@ -150,7 +152,7 @@ impl Exchange {
         if self.expected.is_empty() && !self.iteration.staleness.is_asynchronous() {
             return;
         }
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = self.arrived.lock().unpoisoned();
         let Some(updates) = arrived.updates.remove(&step) else {
             return;
         };
@@ -165,7 +167,7 @@ impl Exchange {
 
     /// The sum over a shard's updates of a step, from its owner.
     pub(crate) fn take_sum(&self, step: u64, shard: usize) -> Option<(Tallies, Vec<f32>)> {
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = self.arrived.lock().unpoisoned();
         let sum = arrived.sums.get_mut(&step)?.remove(&shard)?;
         arrived.sums.retain(|kept, _| *kept >= step);
         Some(sum)
@@ -173,11 +175,11 @@ impl Exchange {
 
     /// Takes a buffer back.
     pub(crate) fn give_back(&self, buffer: Vec<f32>) {
-        lock(&self.arrived).spare.push(buffer);
+        self.arrived.lock().unpoisoned().spare.push(buffer);
     }
 
     fn take_attendance(&self, rank: usize, version: u64) {
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = self.arrived.lock().unpoisoned();
         let newest = arrived.attended.entry(rank).or_default();
         *newest = version.max(*newest);
         drop(arrived);
@@ -224,7 +226,7 @@ impl Exchange {
             tallies: Tallies(header.tallies),
             values,
         };
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = self.arrived.lock().unpoisoned();
         let updates = arrived.updates.entry(step).or_default();
         updates.insert(start, Arc::new(partial));
         let complete = is_asynchronous || updates.len() == self.expected.len();
@@ -237,7 +239,7 @@ impl Exchange {
 
     /// Whether an update of another process is here.
     pub(super) fn has_update(&self, step: u64, start: usize) -> bool {
-        let arrived = lock(&self.arrived);
+        let arrived = self.arrived.lock().unpoisoned();
         arrived
             .updates
             .get(&step)
@@ -253,7 +255,7 @@ impl Exchange {
 
     /// A buffer of so many values, one that has served if there is one.
     pub(super) fn buffer(&self, length: usize) -> Vec<f32> {
-        let mut buffer = lock(&self.arrived).spare.pop().unwrap_or_default();
+        let mut buffer = self.arrived.lock().unpoisoned().spare.pop().unwrap_or_default();
         buffer.resize(length, 0.0);
         buffer
     }
@@ -315,9 +317,9 @@ impl Exchange {
     }
 
     fn wait_for_version(&self, version: u64) {
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = self.arrived.lock().unpoisoned();
         while !self.has_reached(version) {
-            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+            arrived = self.changed.wait(arrived).unpoisoned();
         }
     }
 
@@ -349,7 +351,9 @@ impl Exchange {
         let range = self.iteration.shard_range(shard, self.parameters.len());
         let values = self.take_values(header.words[2], range.len(), body)?;
         let sum = (Tallies(header.tallies), values);
-        lock(&self.arrived)
+        self.arrived
+            .lock()
+            .unpoisoned()
             .sums
             .entry(step)
             .or_default()

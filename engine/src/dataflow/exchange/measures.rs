@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use super::{Exchange, lock};
+use distdl_storage::Unpoisoned;
+
+use super::Exchange;
 use crate::cluster::link::Body;
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::square_sum::{SQUARE_SUM_WORDS, SquareSum};
@@ -36,7 +38,7 @@ impl Measures {
 
     /// Adds a shard's measures of a round. Whether that completes it.
     fn add(&self, step: u64, round: usize, shard: usize, sums: &[SquareSum]) -> bool {
-        let mut rounds = lock(&self.rounds);
+        let mut rounds = self.rounds.lock().unpoisoned();
         let known = rounds.entry((step, round)).or_default();
         if !known.shards.insert(shard) {
             // A second copy.
@@ -53,14 +55,14 @@ impl Measures {
 
     /// What all shards have measured in a round, once all are here.
     fn totals(&self, step: u64, round: usize) -> Option<Vec<f64>> {
-        let rounds = lock(&self.rounds);
+        let rounds = self.rounds.lock().unpoisoned();
         let known = rounds.get(&(step, round))?;
         (known.shards.len() == self.shards).then(|| known.sums.iter().map(SquareSum::value).collect())
     }
 
     /// Forgets the steps up to this one.
     pub(super) fn forget(&self, step: u64) {
-        lock(&self.rounds).retain(|(kept, _), _| *kept > step);
+        self.rounds.lock().unpoisoned().retain(|(kept, _), _| *kept > step);
     }
 }
 

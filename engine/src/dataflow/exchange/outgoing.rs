@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Exchange, Owner, lock, packed};
+use distdl_storage::Unpoisoned;
+
+use super::{Exchange, Owner, packed};
 use crate::cluster::wire::{Header, Kind};
 use crate::iteration::{StepReport, Tallies};
 
@@ -53,7 +55,7 @@ impl Exchange {
             return None;
         }
         let sets = &self.shared_memory.as_ref()?.sums;
-        let mut sums = lock(&sets[step as usize % sets.len()]);
+        let mut sums = sets[step as usize % sets.len()].lock().unpoisoned();
         let piece = sums.get_mut(&lanes.start)?;
         for range in &owner.ranges {
             sum(range, &mut piece[range.clone()]);
@@ -115,7 +117,9 @@ impl Exchange {
         self.team
             .others()
             .find(|rank| self.shares_with(*rank) && self.keeps_up(*rank))?;
-        let mut outbox = lock(&shared_memory.outboxes[version as usize % shared_memory.outboxes.len()]);
+        let mut outbox = shared_memory.outboxes[version as usize % shared_memory.outboxes.len()]
+            .lock()
+            .unpoisoned();
         let piece = outbox.get_mut(&shard)?;
         piece.copy_from_slice(values);
         Some(piece.start())

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use super::{Exchange, lock};
+use distdl_storage::Unpoisoned;
+
+use super::Exchange;
 use crate::cluster::wire::{Header, Kind};
 use crate::iteration::Iteration;
 
@@ -36,11 +38,11 @@ impl Sequencer {
 
     /// The next place is the first one of this step.
     pub(super) fn begin(&self, step: u64) {
-        *lock(&self.given) = step * self.lanes;
+        *self.given.lock().unpoisoned() = step * self.lanes;
     }
 
     fn next(&self) -> UpdateSlot {
-        let mut given = lock(&self.given);
+        let mut given = self.given.lock().unpoisoned();
         let slot = UpdateSlot {
             step: *given / self.lanes,
             place: (*given % self.lanes) as usize,
@@ -56,7 +58,11 @@ impl Exchange {
     pub(crate) fn request_slot(&self, lane: usize) {
         let giver = self.giver();
         if giver == self.team.rank {
-            lock(&self.sequencer.told).insert(lane, self.sequencer.next());
+            self.sequencer
+                .told
+                .lock()
+                .unpoisoned()
+                .insert(lane, self.sequencer.next());
         } else {
             self.tell(giver, Header::new(Kind::Sequence, [lane as u64, 0, 0, 0, 0, 0]));
         }
@@ -70,7 +76,7 @@ impl Exchange {
 
     /// The place that was asked for, once it is here.
     pub(crate) fn take_slot(&self, lane: usize) -> Option<UpdateSlot> {
-        lock(&self.sequencer.told).remove(&lane)
+        self.sequencer.told.lock().unpoisoned().remove(&lane)
     }
 
     /// A lane of another process asks, or the rank that gives places answers.
@@ -84,7 +90,7 @@ impl Exchange {
                 step,
                 place: place as usize,
             };
-            lock(&self.sequencer.told).insert(lane as usize, slot);
+            self.sequencer.told.lock().unpoisoned().insert(lane as usize, slot);
             self.wake();
         }
     }

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Exchange, lock};
+use distdl_storage::Unpoisoned;
+
+use super::Exchange;
 use crate::cluster::mailbox::{self, Mailbox, Sent};
 use crate::cluster::shared_memory::{Piece, Region, RegionName, View};
 use crate::cluster::wire::{Header, Kind, WireError};
@@ -115,7 +117,7 @@ impl Exchange {
         let shared = self
             .shared_memory
             .as_ref()
-            .and_then(|sharing| lock(&sharing.vectors).remove(&lane));
+            .and_then(|sharing| sharing.vectors.lock().unpoisoned().remove(&lane));
         match shared {
             Some(pieces) => pieces.into_iter().map(Vector::Shared).collect(),
             None => {
@@ -153,7 +155,11 @@ impl Exchange {
         let (Some(sharing), Ok(view)) = (&self.shared_memory, View::open(&name)) else {
             return;
         };
-        lock(&sharing.views).insert(rank, (Arc::new(view), letters as usize));
+        sharing
+            .views
+            .lock()
+            .unpoisoned()
+            .insert(rank, (Arc::new(view), letters as usize));
         self.team.send_soon(rank, Header::new(Kind::Shared, [0; 6]));
     }
 
@@ -169,7 +175,14 @@ impl Exchange {
 
     /// The memory of another process, if it has the numbers in `range`.
     pub(super) fn view(&self, rank: usize, range: Range<usize>) -> Option<Arc<View>> {
-        let (view, _) = lock(&self.shared_memory.as_ref()?.views).get(&rank).cloned()?;
+        let (view, _) = self
+            .shared_memory
+            .as_ref()?
+            .views
+            .lock()
+            .unpoisoned()
+            .get(&rank)
+            .cloned()?;
         view.read(range).is_some().then_some(view)
     }
 
@@ -192,7 +205,7 @@ impl Exchange {
         let Some(sharing) = self.shared_memory.as_ref().filter(|_| self.shares_with(rank)) else {
             return false;
         };
-        let Some((view, start)) = lock(&sharing.views).get(&rank).cloned() else {
+        let Some((view, start)) = sharing.views.lock().unpoisoned().get(&rank).cloned() else {
             return false;
         };
         if !self.team.comes_to_frame() {
@@ -213,11 +226,11 @@ impl Exchange {
         let Some(sharing) = &self.shared_memory else {
             return false;
         };
-        let mut early = lock(&sharing.early);
+        let mut early = sharing.early.lock().unpoisoned();
         let mut letters = std::mem::take(&mut *early);
         let waiting = letters.len();
         let views: Vec<(usize, (Arc<View>, usize))> = {
-            let views = lock(&sharing.views);
+            let views = sharing.views.lock().unpoisoned();
             views.iter().map(|(rank, view)| (*rank, view.clone())).collect()
         };
         for (rank, (view, start)) in views {
@@ -252,7 +265,7 @@ impl Exchange {
 
 impl IdlePoll for Exchange {
     fn poll(&self) -> bool {
-        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.sealed.read().unpoisoned();
         !*sealed && self.take_letters()
     }
 

@@ -1,10 +1,11 @@
 //! The state of a loop on its way between processes: parameters and optimizer state for those that lack them.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 
+use distdl_storage::Unpoisoned;
+
+use super::Exchange;
 use super::incoming::Arrived;
-use super::{Exchange, lock};
 use crate::cluster::link::Body;
 use crate::cluster::origins::Origins;
 use crate::cluster::protocol::LoopState;
@@ -104,7 +105,7 @@ impl Exchange {
         let range = self.iteration.shard_range(shard, self.parameters.len());
         for slot in 0..self.iteration.state_slots {
             let state = {
-                let _transferring = lock(&self.transferring);
+                let _transferring = self.transferring.lock().unpoisoned();
                 let values = self.parameters.read(version);
                 let state = values.as_ref().ok().and_then(|values| values.state(slot));
                 state.map(|state| state[range.clone()].to_vec())
@@ -150,7 +151,7 @@ impl Exchange {
         }
         for given in first..=version {
             let values = {
-                let _transferring = lock(&self.transferring);
+                let _transferring = self.transferring.lock().unpoisoned();
                 self.parameters.read_values(given).map(|values| values.to_vec())
             };
             let Ok(values) = values else { return };
@@ -167,7 +168,7 @@ impl Exchange {
 
     /// Whether this process has parameters that were given to it: the last ones, or some that come before those.
     pub(crate) fn is_given(&self) -> bool {
-        lock(&self.arrived).given.is_some()
+        self.arrived.lock().unpoisoned().given.is_some()
     }
 
     /// The number of the newest version does not say that: it may be of another history.
@@ -193,7 +194,7 @@ impl Exchange {
     /// From here on this process has all that the first step reads.
     pub(crate) fn begin(&self) {
         self.sequencer.begin(self.parameters.version());
-        lock(&self.arrived).ready = true;
+        self.arrived.lock().unpoisoned().ready = true;
         self.changed.notify_all();
     }
 
@@ -207,22 +208,22 @@ impl Exchange {
         let range = self.iteration.shard_range(shard, self.parameters.len());
         let mut values = vec![0.0; range.len()];
         body.take_floats(&mut values)?;
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = self.arrived.lock().unpoisoned();
         // The parameters may come from another process, later, and forget all state.
         let is_here = |arrived: &Arrived| self.has_parameters(arrived) && self.parameters.version() == version;
         while !is_here(&arrived) && !self.ended() {
-            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+            arrived = self.changed.wait(arrived).unpoisoned();
         }
         drop(arrived);
         if self.ended() {
             return Ok(());
         }
         let installed = {
-            let _transferring = lock(&self.transferring);
+            let _transferring = self.transferring.lock().unpoisoned();
             self.parameters.install_state(version, slot, range.start, &values)
         };
         match installed {
-            Ok(()) => drop(lock(&self.arrived).states.insert((version, shard, slot))),
+            Ok(()) => drop(self.arrived.lock().unpoisoned().states.insert((version, shard, slot))),
             Err(error) => self.fail(error),
         }
         self.changed.notify_all();
@@ -262,7 +263,7 @@ impl Exchange {
         };
         body.take_floats(whole.after())?;
         whole.finish();
-        lock(&self.arrived).given = Some(version);
+        self.arrived.lock().unpoisoned().given = Some(version);
         self.changed.notify_all();
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! The lanes of one process. A lane is placed on a worker, but who has nothing left to do computes steps of others: so a slow
 //! worker holds one lane up and not all of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use distdl_storage::Unpoisoned;
 
 use super::lane::HostedLane;
 use crate::dataflow::exchange::{Exchange, UpdateSlot};
@@ -40,7 +42,7 @@ impl Pool {
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<LaneEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unpoisoned()
     }
 
     /// Takes a lane that was made.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use distdl_storage::Unpoisoned;
 
 use super::LiveRecord;
 use super::meter::Figures;
@@ -169,27 +171,23 @@ pub(crate) fn add<T: Ord>(counts: &mut BTreeMap<T, u64>, record: T, change: i64)
     }
 }
 
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<T: LiveRecord> Pending for Mutex<Contents<T>> {
     fn seal(&self) -> usize {
-        let contents = &mut *lock(self);
+        let contents = &mut *self.lock().unpoisoned();
         contents.unseal();
         std::mem::swap(&mut contents.sealed, &mut contents.pending);
         contents.sealed.len()
     }
 
     fn settle(&self) {
-        lock(self).settle();
+        self.lock().unpoisoned().settle();
     }
 
     fn unseal(&self) {
-        lock(self).unseal();
+        self.lock().unpoisoned().unseal();
     }
 
     fn discard(&self) {
-        lock(self).discard();
+        self.lock().unpoisoned().discard();
     }
 }

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use differential_dataflow::input::InputSession;
+use distdl_storage::Unpoisoned;
 use timely::dataflow::Scope;
 
-use super::contents::{Contents, lock};
+use super::contents::Contents;
 use super::meter::Meter;
 use super::row::{self, Pairs, Row, RowCollection};
 use super::totals::Totals;
@@ -52,9 +53,9 @@ impl std::fmt::Debug for LiveScope<'_> {
 impl<'s> LiveScope<'s> {
     /// The records of an input, and all that will be committed to it.
     pub(crate) fn read<T: LiveRecord>(&self, contents: &Arc<Mutex<Contents<T>>>) -> LiveRecords<'s, T> {
-        if !lock(contents).is_of(&self.meter.figures) {
+        if !contents.lock().unpoisoned().is_of(&self.meter.figures) {
             // Nobody would commit its changes here.
-            let input = lock(contents).name().to_owned();
+            let input = contents.lock().unpoisoned().name().to_owned();
             self.meter.fail(LiveError::Foreign { input });
         }
         let mut session = InputSession::new();
@@ -75,7 +76,7 @@ struct InputFeed<T: LiveRecord> {
 
 impl<T: LiveRecord> Session for InputFeed<T> {
     fn feed(&mut self, feed: Feed) {
-        let contents = lock(&self.contents);
+        let contents = self.contents.lock().unpoisoned();
         let session = &mut self.session;
         match feed {
             Feed::Held => contents
@@ -88,7 +89,7 @@ impl<T: LiveRecord> Session for InputFeed<T> {
     }
 
     fn has_changes(&self) -> bool {
-        lock(&self.contents).sealed().next().is_some()
+        self.contents.lock().unpoisoned().sealed().next().is_some()
     }
 
     fn advance_to(&mut self, time: u64) {

@@ -5,10 +5,10 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, Weak};
 
+use distdl_storage::Unpoisoned;
 use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
-use super::contents::lock;
 use super::meter::Meter;
 use super::records::{Feed, LiveRecords, LiveScope, Sessions};
 use super::row::{Row, RowCollection};
@@ -152,13 +152,15 @@ impl<T: LiveRecord> Publish for Output<T> {
 
     fn check(&self) -> Result<(), LiveError> {
         let dataflow = self.dataflow.upgrade();
-        dataflow.map_or(Ok(()), |dataflow| lock(&dataflow.contents).check(&self.staged.borrow()))
+        dataflow.map_or(Ok(()), |dataflow| {
+            dataflow.contents.lock().unpoisoned().check(&self.staged.borrow())
+        })
     }
 
     fn publish(&self) {
         let staged = self.staged.take();
         if let Some(dataflow) = self.dataflow.upgrade() {
-            lock(&dataflow.contents).apply(staged);
+            dataflow.contents.lock().unpoisoned().apply(staged);
         }
     }
 

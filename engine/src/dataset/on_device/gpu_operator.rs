@@ -2,10 +2,10 @@
 #![allow(unsafe_code)] // starts the kernel that a user vouches for
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytemuck::Pod;
-use distdl_storage::DeviceError;
+use distdl_storage::{DeviceError, Unpoisoned};
 
 use super::way::{OnGpu, Trouble, Way, piece_records};
 use crate::config::GpuUse;
@@ -50,7 +50,7 @@ impl GpuOperator {
     }
 
     fn stage(&self, index: usize, input_bytes: usize, output_bytes: usize) -> Result<PipelineStage, DeviceError> {
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock().unpoisoned();
         if let Some(place) = idle.iter().position(|(of, _)| *of == index) {
             return Ok(idle.swap_remove(place).1);
         }
@@ -63,7 +63,7 @@ impl GpuOperator {
         let OnGpu::Program { entry, text } = &self.on_gpu else {
             return Ok(None);
         };
-        let mut loaded = lock(&self.loaded);
+        let mut loaded = self.loaded.lock().unpoisoned();
         if let Some(kernel) = loaded.get(&gpu.index()) {
             return Ok(Some(kernel.clone()));
         }
@@ -96,7 +96,7 @@ impl GpuOperator {
 
     /// The GPU of a partition: by its index, or the next one that is not lost.
     fn gpu_of(&self, partition: usize) -> Option<usize> {
-        let (alike, lost) = (&self.found.alike, lock(&self.lost));
+        let (alike, lost) = (&self.found.alike, self.lost.lock().unpoisoned());
         let first = partition % alike.len().max(1);
         let mut turns = alike[first..].iter().chain(&alike[..first]);
         turns.find(|index| !lost.contains(index)).copied()
@@ -115,7 +115,7 @@ impl GpuOperator {
                 Trouble::Full(message)
             };
         }
-        let mut lost = lock(&self.lost);
+        let mut lost = self.lost.lock().unpoisoned();
         lost.insert(index);
         match self.is_required && lost.len() >= self.found.alike.len() {
             true => Trouble::Fatal(message),
@@ -179,7 +179,7 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
         let mut outputs = vec![U::zeroed(); piece.len()];
         bytemuck::cast_slice_mut(&mut outputs).copy_from_slice(&bytes[..piece.len() * size_of::<U>()]);
         if let Some((_, Some(stage))) = self.under_way.pop_front() {
-            lock(&self.operator.idle).push((self.index, stage));
+            self.operator.idle.lock().unpoisoned().push((self.index, stage));
         }
         Ok(Some(outputs))
     }
@@ -187,8 +187,4 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
     fn into_pending(self: Box<Self>) -> VecDeque<Vec<T>> {
         self.under_way.into_iter().map(|(piece, _)| piece).collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

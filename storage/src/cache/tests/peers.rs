@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bloom::Digest;
+use crate::unpoisoned::Unpoisoned;
 
 /// What a name node and the links between processes do, within one process.
 #[derive(Default)]
@@ -32,10 +33,17 @@ impl fmt::Debug for Way {
 
 impl Peers for Way {
     fn ask(&self, key: &Digest, question: &[u8]) -> Option<Bytes> {
-        let caches: Vec<_> = lock_of(&self.cluster.caches).iter().map(Weak::upgrade).collect();
+        let caches: Vec<_> = self
+            .cluster
+            .caches
+            .lock()
+            .unpoisoned()
+            .iter()
+            .map(Weak::upgrade)
+            .collect();
         let others = (0..caches.len()).filter(|other| *other != self.from);
         let may: Vec<usize> = others
-            .filter(|other| lock_of(&self.cluster.filters)[*other].may_contain(key))
+            .filter(|other| self.cluster.filters.lock().unpoisoned()[*other].may_contain(key))
             .collect();
         may.into_iter()
             .find_map(|other| caches[other].as_ref()?.answer(question))
@@ -43,7 +51,7 @@ impl Peers for Way {
 
     fn find(&self, key: &Digest, question: &[u8]) -> Option<Bytes> {
         // Under the lock, so that nobody is done between the question and the lease.
-        let mut leases = lock_of(&self.cluster.leases);
+        let mut leases = self.cluster.leases.lock().unpoisoned();
         loop {
             let answer = self.ask(key, question);
             if answer.is_some() || !leases.contains_key(key) {
@@ -56,9 +64,9 @@ impl Peers for Way {
 
     fn brought(&self, key: &Digest, is_here: bool) {
         if is_here {
-            lock_of(&self.cluster.filters)[self.from].insert(key);
+            self.cluster.filters.lock().unpoisoned()[self.from].insert(key);
         }
-        assert_eq!(lock_of(&self.cluster.leases).remove(key), Some(self.from));
+        assert_eq!(self.cluster.leases.lock().unpoisoned().remove(key), Some(self.from));
         self.cluster.over.notify_all();
     }
 }
@@ -91,7 +99,7 @@ impl Together {
         };
         let cache = Arc::new(open(&options));
         let (cluster, from) = (Arc::clone(&self.cluster), number);
-        let (mut caches, mut filters) = (lock_of(&cluster.caches), lock_of(&cluster.filters));
+        let (mut caches, mut filters) = (cluster.caches.lock().unpoisoned(), cluster.filters.lock().unpoisoned());
         if self.caches.len() == number {
             self.caches.push(Arc::clone(&cache));
             caches.push(Arc::downgrade(&cache));
@@ -106,7 +114,7 @@ impl Together {
     }
 
     fn poison(&self, number: usize, filter: Bloom) {
-        lock_of(&self.cluster.filters)[number] = filter;
+        self.cluster.filters.lock().unpoisoned()[number] = filter;
     }
 }
 
