@@ -49,7 +49,7 @@ pub struct Config {
     /// Folder in which remote objects and the results of `memoize` are kept from run to run. Processes may share it.
     /// Default: none, nothing is kept.
     pub cache_folder: Option<PathBuf>,
-    /// Most bytes of remote objects in that folder. Default: 64 GiB.
+    /// Most bytes of remote objects in `cache_folder`. Default: 64 GiB.
     pub cache_bytes_max: u64,
     /// Beginnings of URLs whose objects change by growing at their end alone, but for a header: of those that have grown
     /// the cache fetches the rest. A change in the middle may go unnoticed. Default: none.
@@ -68,7 +68,7 @@ pub struct Config {
     pub requests_max: usize,
     /// How long one request to a server may take with all its retries. Default: 10 minutes.
     pub request_timeout: Duration,
-    /// Most bytes of remembered results in that folder, beside those of remote objects. Default: 64 GiB.
+    /// Most bytes of remembered results in `cache_folder`, beside those of remote objects. Default: 64 GiB.
     pub memo_bytes_max: u64,
     /// A dataset that an action needs and that is derived in more steps, narrow or by shuffle, is computed step by step:
     /// where it has so many, blocks are kept on disk and the lineage before them is dropped, as
@@ -113,9 +113,8 @@ pub struct Config {
     /// Whether processes of one host exchange parameters through memory that they share, as far as the system lets them, and
     /// not through sockets alone. Default: yes.
     pub shared_memory: bool,
-    /// Whether processes of one cluster may run on machines that compute other bits than each other: of another kind of
-    /// processor, or with another system library. What is computed again elsewhere may then differ, and records be lost whose
-    /// keys are floats or predictions. All processes of a cluster must have it set alike. Default: no, such a process is not let in.
+    /// Admit processes whose floating-point results may differ (other CPU or libm). Recomputed data may then differ, and records
+    /// be lost whose keys are floats or predictions. All processes of a cluster must have it set alike. Default: no.
     pub unlike_machines: bool,
     /// File with the secret that processes of different hosts show each other. Default: none.
     pub token_file: Option<PathBuf>,

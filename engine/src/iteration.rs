@@ -45,9 +45,9 @@ pub trait Lane: Send {
     /// Ends the iteration before the step is applied.
     fn step(&mut self, step: u64, parameters: &[f32], update: &mut [f32]) -> Result<Tallies>;
 
-    /// As [`step`](Self::step), by a lane that has the end of its update before the rest: each call of `has_end` says that
-    /// all of `update` from a place on is as it stays, and shows that. It may be on its way then to other processes while
-    /// the lane goes on. Every call names an earlier place than the one before.
+    /// As [`step`](Self::step), by a lane that computes its update from the end: each call of `has_end` with `start` and
+    /// `update[start..]` says that these values are final, so that they can be sent to other processes while the lane goes on.
+    /// `start` decreases from call to call.
     ///
     /// # Errors
     /// As `step`.

@@ -278,12 +278,7 @@ impl Node {
         }
     }
 
-    /// Whether there is work to do before it is planned, done or not.
-    pub(crate) fn has_prepare(&self) -> bool {
-        self.spec.prepare.is_some()
-    }
-
-    /// Whether that work is done.
+    /// Whether the work before it is planned, if there is any, is done.
     pub(crate) fn is_prepared(&self) -> bool {
         self.spec.prepare.is_none() || self.prepared.get().is_some() || self.is_cut()
     }

@@ -90,7 +90,7 @@ fn needed(lineage: &Lineage, dataset: DatasetId) -> BTreeMap<DatasetId, BTreeSet
 /// reads all (a sort samples, an index counts), and so does a shuffle.
 fn near<'a>(node: &Node, dependency: &'a Dependency) -> Option<&'a PartitionMap> {
     match dependency {
-        Dependency::Narrow { partitions, .. } if !node.has_prepare() => Some(partitions),
+        Dependency::Narrow { partitions, .. } if node.prepare.is_none() => Some(partitions),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! What the engine did, counted, so that tests can assert which work was done again.
+//! Counters of work done, for programs and tests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;

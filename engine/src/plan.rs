@@ -1,4 +1,4 @@
-//! Planning, as a pure function of (lineage, wanted partitions, blocks that exist, workers).
+//! Planning, as a pure function of (lineage, wanted partitions, blocks that exist, shuffles that were sent).
 //!
 //! The lineage is cut at shuffles into stages. Within a stage each partition has a program: a list of operations in
 //! postfix order that reads blocks and shuffles and computes what lies between. Nothing here does I/O or knows timely.

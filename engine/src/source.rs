@@ -1,4 +1,5 @@
-//! Datasets from the driver's own records, and from files and remote objects: plain paths and `file://`, `http(s)://` and `memory://` URLs, with globs.
+//! Datasets from the driver's own records, and from files and objects: plain paths, and URLs of `file`, `http(s)`, `s3`, `gs`,
+//! `az`, `hdfs` and `memory`, with globs where they can be listed.
 //!
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 

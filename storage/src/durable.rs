@@ -28,16 +28,12 @@ pub fn create_folders(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The system refuses.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
-        fs::File::open(path)?.sync_all()?;
-    }
-    Ok(())
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    fs::File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

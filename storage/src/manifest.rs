@@ -368,7 +368,7 @@ impl Unpublished<'_> {
             nonce: commits.nonce.clone(),
             blobs: self.blobs,
         };
-        match commits.folder.create(&name, manifest.render().into()) {
+        match commits.folder.create(&name, seal(&manifest).into()) {
             Ok(()) => Ok(number),
             // By another writer, or by this one: a store may write, fail to say so, and be asked again.
             Err(ObjectError::AlreadyExists { .. }) => match commits.manifest(number) {
@@ -437,10 +437,6 @@ impl Blob {
 impl Manifest {
     fn objects(&self) -> impl Iterator<Item = String> {
         self.blobs.values().map(Blob::object)
-    }
-
-    fn render(&self) -> Vec<u8> {
-        seal(self)
     }
 
     fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {

@@ -230,7 +230,6 @@ mod tests {
     const ALONE: &str = "DISTDL_TEST_ALONE";
 
     /// In a process of its own, as the limit of open files is that of all its threads.
-    #[cfg(unix)]
     #[test]
     fn want_of_open_files_is_said_and_leaves_no_folder() {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

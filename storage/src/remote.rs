@@ -185,10 +185,13 @@ impl Stores {
 
     /// The objects that `pattern` names, sorted by name and each once.
     ///
-    /// A pattern is a path or URL. It may name one file; a folder, which stands for its files but not those of folders
-    /// in it; or hold the wildcards `*`, `?`, `[..]` and `**` (any depth), where a folder that matches stands for its
-    /// files too; or alternatives `{a,b}`, for all that any of them names. What exists under the very name comes before those. As in Spark, names that begin with `.` or `_` are left out unless the pattern names them. Servers of
-    /// http cannot be listed: an address names one object.
+    /// A pattern is a path or URL. It may
+    /// - name one file, or a folder, which stands for its files but not those of folders in it;
+    /// - hold the wildcards `*`, `?`, `[..]` and `**` (any depth), where a folder that matches stands for its files, too;
+    /// - hold alternatives `{a,b}`, for all that any of them names.
+    ///
+    /// What exists under the very name comes before those. As in Spark, names that begin with `.` or `_` are left out unless the
+    /// pattern names them. Servers of http cannot be listed: an address names one object.
     ///
     /// # Errors
     /// Nothing is found, more than the limit is found, or a folder on the way cannot be read.

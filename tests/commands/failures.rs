@@ -199,7 +199,6 @@ fn a_model_that_cannot_be_written_changes_nothing() {
 }
 
 /// No file may grow beyond 8 blocks (4 or 8 KiB, after the shell), which is less than the model takes.
-#[cfg(unix)]
 #[test]
 fn a_full_disk_keeps_the_old_model() {
     let place = Workplace::new();

@@ -119,7 +119,6 @@ fn launches_that_make_no_sense_are_refused() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn variables_of_others_that_are_no_text_do_not_matter_to_a_launch() {
     use std::os::unix::ffi::OsStrExt;

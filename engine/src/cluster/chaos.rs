@@ -1,4 +1,4 @@
-//! Faults on purpose: a process that kills itself at a given point, so that recovery is tried where it matters.
+//! Fault injection: kill, stop, cut a link or slow a thread at a given point.
 //!
 //! ```text
 //!   fault  = action "=" target "@" point ":" number

@@ -13,7 +13,7 @@ use super::identity::MemberId;
 pub struct ClusterEvent {
     /// Since the name node started, in seconds.
     pub seconds: f64,
-    /// What.
+    /// What happened.
     #[serde(flatten)]
     pub what: Happening,
 }
@@ -50,7 +50,7 @@ pub enum Happening {
     },
     /// A process has come to where the others are and waits to take a place: a spare or a replacement.
     StandsBy {
-        /// Who.
+        /// The member.
         member: MemberId,
         /// Its place.
         slot: u32,
@@ -68,13 +68,13 @@ pub enum Happening {
     },
     /// A process was turned away.
     Dismissed {
-        /// Why.
+        /// Why it was not let in.
         #[serde(serialize_with = "as_text")]
         reason: Dismissal,
     },
     /// A member is gone and has not said that its program ended.
     Lost {
-        /// Who.
+        /// The member.
         member: MemberId,
         /// Its place.
         slot: u32,
@@ -85,7 +85,7 @@ pub enum Happening {
     },
     /// A member's driver program ended.
     Left {
-        /// Who.
+        /// The member.
         member: MemberId,
         /// Its place.
         slot: u32,

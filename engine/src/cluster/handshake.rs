@@ -263,5 +263,5 @@ fn close_unless(socket: &Socket, result: Result<Theirs, Refused>) -> Result<Thei
     result.inspect_err(|_| socket.shutdown())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

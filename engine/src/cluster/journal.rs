@@ -44,10 +44,7 @@ pub(crate) enum LogEntry {
         arithmetic: Arithmetic,
     },
     /// A member is gone.
-    Lost {
-        /// Who.
-        member: MemberId,
-    },
+    Lost { member: MemberId },
     /// A new generation; it has no round yet.
     Generation(Generation),
     /// The cluster came to its next action.

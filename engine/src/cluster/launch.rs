@@ -53,7 +53,7 @@ pub enum LaunchError {
         remedy = remedy_of_limit(.source).unwrap_or("name another address with `--listen`")
     )]
     Listen {
-        /// Where.
+        /// Where it listens.
         address: Address,
         /// The system's words.
         source: io::Error,

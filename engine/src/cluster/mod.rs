@@ -1,12 +1,19 @@
 //! Many processes as one: who belongs to the cluster, what it does next, and what happens when one of them dies.
 //!
-//! Read in this order: `origins` tells versions of a loop's state apart, `identity` is who a process is, `arithmetic` whether its
-//! machine gives the bits of the others, `dismissal` why the name node does not let it in, and `protocol` what members and the name node say to each other; `secrets` and `join` are what a
-//! started process is told, `chaos` the faults that are made on purpose; `socket` and `handshake` how they meet, `wire`
-//! and `control` what goes over links and control connections; `link` and `member` a process's side. Then the other
-//! side: `events` is what people hear of, `resume`, `deal` and `name_node` who decides (a pure state machine), `journal` what it
-//! remembers, `server` its sockets and clock. Last how processes start: `signals` is who ends this one, `output` what they print, `children` the
-//! parent's side of them, `hosts` and `remote` those of other hosts, `launch` and `run` all of it.
+//! In the order of the modules:
+//! - `origins` tells versions of a loop's state apart;
+//! - `identity`: who a process is; `arithmetic`: whether its machine gives the bits of the others; `dismissal`: why the name
+//!   node does not let it in;
+//! - `protocol`: what members and the name node say to each other;
+//! - `secrets` and `join`: what a started process is told;
+//! - `chaos`: fault injection;
+//! - `socket` and `handshake`: how processes meet; `wire` and `control`: what goes over links and control connections;
+//! - `shared_memory` and `mailbox`: memory that processes of one host share, and the letters in it;
+//! - `link` and `member`: a process's side;
+//! - `events`: what people hear of; `resume`: from which version a loop goes on; `load_balance`: how work is dealt to members;
+//! - `journal`: what the name node remembers; `name_node`: who decides, a pure state machine; `server`: its sockets and clock;
+//! - `signals`: who ends this process; `output`: what processes print; `children`: the parent's side of them; `hosts` and
+//!   `remote`: those of other hosts; `launch` and `run`: all of it.
 
 pub(crate) mod origins;
 pub(crate) mod identity;

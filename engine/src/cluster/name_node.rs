@@ -111,7 +111,6 @@ pub(crate) enum Event {
     Reported {
         /// On this connection; its first report is [`Report::Join`].
         connection: ConnectionId,
-        /// What.
         report: Report,
     },
     /// A part of what a process says has come: it lives, however long the rest takes.
@@ -120,10 +119,7 @@ pub(crate) enum Event {
         connection: ConnectionId,
     },
     /// A connection is closed or broken.
-    Disconnected {
-        /// Which.
-        connection: ConnectionId,
-    },
+    Disconnected { connection: ConnectionId },
     /// A process that was started for a slot ended. Comes once for each [`Effect::Start`], also if that failed.
     Exited {
         /// The slot.
@@ -142,7 +138,6 @@ pub(crate) enum Effect {
     Send {
         /// On this connection.
         connection: ConnectionId,
-        /// What.
         order: Order,
     },
     /// Tell a process the answer that the journal has for an action, or how that was another one than the process is at: see
@@ -154,20 +149,11 @@ pub(crate) enum Effect {
         head: Head,
     },
     /// Close a connection, after what was sent on it.
-    Close {
-        /// Which.
-        connection: ConnectionId,
-    },
+    Close { connection: ConnectionId },
     /// Start a process for a slot.
-    Start {
-        /// Which.
-        slot: u32,
-    },
+    Start { slot: u32 },
     /// End the process of a slot, if it is still there.
-    Kill {
-        /// Which.
-        slot: u32,
-    },
+    Kill { slot: u32 },
     /// Put into the journal, before anything that follows is done.
     Log(LogEntry),
     /// Tell people and programs.

@@ -39,7 +39,6 @@ mod inventory;
 /// A member as the others need to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Peer {
-    /// Who.
     pub member: MemberId,
     /// Which of the cluster's places it fills, counted from 0; a replacement has the place of the one it replaces.
     pub slot: u32,
@@ -96,7 +95,6 @@ impl Generation {
 /// A member that may have something, and where its answers come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Source {
-    /// Who.
     pub member: MemberId,
     /// Where it listens.
     pub address: Address,
@@ -136,7 +134,6 @@ impl LoopStart {
 /// What a member was when it lost the name node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FormerMember {
-    /// Who.
     pub member: MemberId,
     /// Its last generation; 0 if it took part in none.
     pub generation: u64,
@@ -195,7 +192,6 @@ pub(crate) enum Report {
         action: u64,
         /// Round of the action.
         round: u32,
-        /// How.
         outcome: Outcome,
         /// Its blocks of the datasets of the lineage now.
         held: Inventory,
@@ -228,14 +224,12 @@ pub(crate) enum Report {
     Seek {
         /// Number of the question.
         request: u64,
-        /// What.
         key: Digest,
         /// Those that it has asked in vain.
         tried: Vec<MemberId>,
     },
     /// Its fetch of something has ended.
     Brought {
-        /// What.
         key: Digest,
         /// Whether others can be given it.
         is_here: bool,
@@ -327,7 +321,6 @@ pub(crate) enum Order {
     },
     /// The generation is over: stop what runs, and report how far it came as [`Report::Ended`].
     Cut {
-        /// Which.
         generation: u64,
         /// Members that are gone: links to them need not be tried.
         lost: Vec<MemberId>,
@@ -366,10 +359,7 @@ pub(crate) enum Order {
         of_all: BTreeMap<(u32, MemberId), Said>,
     },
     /// This process is not wanted; to one that has said that its program has ended, that it was heard.
-    Dismiss {
-        /// Why.
-        reason: Dismissal,
-    },
+    Dismiss { reason: Dismissal },
 }
 
 /// What a round is.

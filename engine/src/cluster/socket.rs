@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Tc
 use std::os::linux::net::SocketAddrExt;
 #[cfg(target_os = "linux")]
 use std::os::unix::net::UnixListener;
-#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,7 +16,6 @@ use super::identity::Address;
 
 /// Asked of the kernel for each direction of a Unix socket, in bytes; it gives what it is allowed to. Those of TCP are
 /// left alone: the kernel adapts them to the path, and stops doing so once they are set.
-#[cfg(unix)]
 const LOCAL_BUFFER_BYTES: usize = 4 << 20;
 /// After so long without a word a connection over the network is tried, and three times more within as long.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
@@ -35,7 +33,6 @@ pub(crate) enum Socket {
     /// Over the network; small frames are sent at once.
     Tcp(TcpStream),
     /// On this host.
-    #[cfg(unix)]
     Local(UnixStream),
 }
 
@@ -63,7 +60,6 @@ impl Socket {
         }
     }
 
-    #[cfg(unix)]
     fn local(stream: UnixStream) -> Self {
         let socket = SockRef::from(&stream);
         // Larger buffers save switches between the two processes; smaller ones are only slower.
@@ -79,7 +75,6 @@ impl Socket {
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
-            #[cfg(unix)]
             Self::Local(stream) => stream.try_clone().map(Self::Local),
         }
     }
@@ -103,7 +98,6 @@ impl Socket {
     pub(crate) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(limit),
-            #[cfg(unix)]
             Self::Local(stream) => stream.set_read_timeout(limit),
         }
     }
@@ -115,13 +109,11 @@ impl Socket {
     pub(crate) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_write_timeout(limit),
-            #[cfg(unix)]
             Self::Local(stream) => stream.set_write_timeout(limit),
         }
     }
 }
 
-#[cfg(unix)]
 impl std::os::fd::AsFd for Socket {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         match self {
@@ -131,20 +123,10 @@ impl std::os::fd::AsFd for Socket {
     }
 }
 
-#[cfg(windows)]
-impl std::os::windows::io::AsSocket for Socket {
-    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_socket(),
-        }
-    }
-}
-
 impl Read for &Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => (&*stream).read(buffer),
-            #[cfg(unix)]
             Socket::Local(stream) => (&*stream).read(buffer),
         }
     }
@@ -154,7 +136,6 @@ impl Write for &Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => (&*stream).write(bytes),
-            #[cfg(unix)]
             Socket::Local(stream) => (&*stream).write(bytes),
         }
     }
@@ -162,7 +143,6 @@ impl Write for &Socket {
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => (&*stream).write_vectored(pieces),
-            #[cfg(unix)]
             Socket::Local(stream) => (&*stream).write_vectored(pieces),
         }
     }
@@ -176,7 +156,7 @@ impl Write for &Socket {
 ///
 /// # Errors
 /// If the process has too many open files.
-#[cfg(all(unix, any(test, feature = "testing")))]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn pair() -> io::Result<(Socket, Socket)> {
     let (left, right) = UnixStream::pair()?;
     Ok((Socket::local(left), Socket::local(right)))
@@ -428,5 +408,5 @@ fn connect_local(name: &str, timeout: Duration) -> io::Result<Socket> {
     Ok(Socket::local(UnixStream::from(std::os::fd::OwnedFd::from(socket))))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -153,7 +153,7 @@ impl Header {
         }
     }
 
-    /// As sent.
+    /// Its bytes on the wire.
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());

@@ -450,7 +450,6 @@ fn a_file_is_read_up_to_a_limit() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn a_file_without_permission_is_an_error_that_says_so() {
     use std::os::unix::fs::PermissionsExt;

@@ -266,10 +266,6 @@ impl Exchange {
         self.early_bytes.load(Ordering::Relaxed)
     }
 
-    fn sent_early(&self, bytes: usize) {
-        self.early_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
     fn sent(&self, bytes: usize) {
         self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -19,9 +19,9 @@ use crate::staleness::Staleness;
 /// Takes whole steps, with the work of all lanes and all shards, for a device that keeps parameters and optimizer's state
 /// from step to step.
 pub trait Resident {
-    /// Takes the first of `steps`, and as many of those behind it as it sees fit; writes all of what is `after` in `all`,
-    /// of all parameters, from what is `before`. Returns the tallies of each step that it has taken. If these are none, it
-    /// can go on no more, and what is `after` is not used.
+    /// Takes the first of `steps`, and as many of those behind it as it sees fit: computes the new values of all parameters
+    /// (`after` in `all`) from the old ones (`before`). Returns the tallies of each step taken; none if it cannot go on, and then
+    /// `after` is not used.
     ///
     /// # Errors
     /// Ends the iteration; no step of this call is applied.

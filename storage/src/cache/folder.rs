@@ -455,7 +455,6 @@ impl Folder {
 /// With the permissions that the user's mask leaves: users who share the folder read each other's files.
 fn unfinished_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)
 }

@@ -27,15 +27,9 @@ fn chosen(
     }
 }
 
-#[cfg(unix)]
 fn is_writable(folder: &Path) -> bool {
     use rustix::fs::Access;
     rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
-}
-
-#[cfg(not(unix))]
-fn is_writable(_: &Path) -> bool {
-    false
 }
 
 /// Whether what is written to a folder stays in memory, and in swap space.

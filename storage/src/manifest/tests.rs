@@ -426,7 +426,6 @@ fn a_folder_is_the_same_by_whatever_path() {
     for path in [run.join("../run"), run.join("not there/../../run"), run.join("./.")] {
         assert_eq!(at(path).numbers().unwrap(), commits.numbers().unwrap());
     }
-    #[cfg(unix)]
     {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&run, &link).unwrap();

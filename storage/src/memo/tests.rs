@@ -130,7 +130,6 @@ fn damage_is_met_once() {
 const ALONE: &str = "DISTDL_TEST_ALONE";
 
 /// In a process of its own, as the limit of open files is that of all its threads.
-#[cfg(unix)]
 #[test]
 fn want_of_open_files_costs_no_remembered_block() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

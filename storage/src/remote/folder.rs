@@ -412,7 +412,6 @@ impl SharedFolder {
     }
 }
 
-#[cfg(unix)]
 fn same_file(one: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let identity = |path: &Path| {
@@ -420,16 +419,6 @@ fn same_file(one: &Path, other: &Path) -> bool {
         Some((metadata.dev(), metadata.ino()))
     };
     identity(one).is_some_and(|one| identity(other) == Some(one))
-}
-
-/// Where files have no numbers, an earlier try is known by the length and the time of the last change.
-#[cfg(not(unix))]
-fn same_file(one: &Path, other: &Path) -> bool {
-    let facts = |path: &Path| {
-        let metadata = path.symlink_metadata().ok()?;
-        Some((metadata.len(), metadata.modified().ok()?))
-    };
-    facts(one).is_some_and(|one| facts(other) == Some(one))
 }
 
 fn must_be_plain(name: &str) -> Result<()> {

@@ -321,7 +321,6 @@ fn holds_bytes(path: &Path) -> bool {
     let mut options = File::options();
     options.read(true);
     // Some files of the kernel hold up who reads them until there is something.
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
     match options.open(path).and_then(|mut file| file.read(&mut [0])) {
         Ok(bytes) => bytes > 0,
@@ -412,10 +411,9 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
 }
 
 /// Hidden names, so that no listing takes an unfinished file for input, and the permissions that the user's mask leaves.
-pub(super) fn temporary(#[cfg_attr(not(unix), expect(unused))] mode: u32) -> tempfile::Builder<'static, 'static> {
+pub(super) fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".distdl-").suffix(".unfinished");
-    #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     builder
 }

@@ -251,7 +251,6 @@ fn a_folder_or_nothing_where_a_file_is_expected_is_named() {
     assert_eq!(entries(guard.path()), ["file"], "a failed write leaves nothing behind");
 }
 
-#[cfg(unix)]
 #[test]
 fn no_permission_is_named_with_what_was_tried() {
     use std::os::unix::fs::PermissionsExt;
@@ -279,7 +278,6 @@ fn no_permission_is_named_with_what_was_tried() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn written_files_get_the_permissions_that_the_mask_leaves() {
     use std::os::unix::fs::PermissionsExt;

@@ -126,7 +126,6 @@ fn a_message_with_something_after_it_is_not_one() {
     ));
 }
 
-#[cfg(unix)]
 #[test]
 fn a_socket_that_is_shut_down_ends_the_wait() {
     let (here, there) = crate::cluster::socket::pair().unwrap();

@@ -100,7 +100,7 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    /// As sent.
+    /// Its bytes on the wire.
     pub(crate) fn encode(&self) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
         bytes[..PREFIX_BYTES].copy_from_slice(&prefix(self.side.number()));

@@ -43,7 +43,6 @@ pub(crate) trait Receive: Send + Sync {
 /// A round that this process has entered.
 #[derive(Clone)]
 pub(crate) struct Round {
-    /// Which.
     pub key: RoundKey,
     /// This process's rank.
     pub rank: usize,

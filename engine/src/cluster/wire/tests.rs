@@ -255,7 +255,6 @@ fn the_layout_stays() {
     assert_eq!(&sent[136..], b"abc");
 }
 
-#[cfg(unix)]
 #[test]
 fn a_small_frame_is_one_write_on_a_socket() {
     let (here, there) = crate::cluster::socket::pair().unwrap();

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use distdl_storage::Unpoisoned;
@@ -154,7 +155,7 @@ impl Exchange {
         let parts: Vec<&[f32]> = shared.map(|shared| &values[shared]).collect();
         let words = [step, lane as u64, packed::FULL, from as u64, to as u64, 0];
         let bytes = self.send_values(owner.rank, Header::new(Kind::Piece, words), 2, &parts);
-        self.sent_early(bytes);
+        self.early_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// A lane has computed its update.

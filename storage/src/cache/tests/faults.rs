@@ -61,7 +61,6 @@ fn a_folder_that_is_deleted_meanwhile_costs_a_fetch() {
 }
 
 /// A link to itself cannot be followed, whoever asks: as a folder without permission, but for root too.
-#[cfg(unix)]
 #[test]
 fn a_folder_that_cannot_be_looked_through_is_read_and_not_added_to() {
     let folder = tempfile::tempdir().unwrap();

@@ -188,7 +188,6 @@ fn a_reader_keeps_what_is_evicted_meanwhile() {
     assert!(kept_bytes(folder.path()) <= options.bytes_max);
 }
 
-#[cfg(unix)]
 #[test]
 fn files_have_the_permissions_that_the_mask_leaves_to_others() {
     use std::os::unix::fs::PermissionsExt;

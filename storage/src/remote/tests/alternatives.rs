@@ -132,7 +132,6 @@ fn only_an_alternative_that_names_nothing_is_left_out() {
     );
 }
 
-#[cfg(unix)]
 #[test]
 fn a_broken_link_is_no_alternative_that_names_nothing() {
     let (folder, stores) = (tempfile::tempdir().unwrap(), Stores::new());
