@@ -1,11 +1,11 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
+mod action_guard;
 mod bars;
 mod blocks;
 mod datasets;
 mod limits;
 mod notice;
-mod action_guard;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

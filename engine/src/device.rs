@@ -30,11 +30,11 @@ mod opened;
 #[cfg(feature = "gpu")]
 mod page_locked;
 #[cfg(feature = "gpu")]
+mod pipeline_stage;
+#[cfg(feature = "gpu")]
 mod port;
 #[cfg(feature = "gpu")]
 mod probe;
-#[cfg(feature = "gpu")]
-mod pipeline_stage;
 
 use std::fmt::{Display, Formatter};
 use std::path::Path;

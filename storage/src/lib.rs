@@ -22,6 +22,8 @@ pub mod object;
 
 mod error;
 
+pub mod bloom;
+
 mod records;
 
 mod size;
@@ -45,8 +47,6 @@ mod memory;
 mod owner;
 
 mod disk;
-
-pub mod bloom;
 
 mod flight;
 

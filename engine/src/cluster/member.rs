@@ -8,8 +8,8 @@ mod blocks;
 mod contact;
 mod faults;
 mod links;
-mod round;
 mod peer_cache;
+mod round;
 mod speaking;
 #[cfg(test)]
 mod tests;

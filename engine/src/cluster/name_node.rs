@@ -33,8 +33,8 @@ use super::protocol::{Generation, Head, Inventory, LoopState, Order, Outcome, Pe
 use crate::error::EngineError;
 
 mod action;
-mod generation;
 mod cache_directory;
+mod generation;
 mod placing;
 mod membership;
 mod restart;

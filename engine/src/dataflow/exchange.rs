@@ -6,15 +6,15 @@
 //! the parameters once to each process, whose threads all read it in place. A range comes in straight from the socket
 //! into the version that is being made; an update comes into a buffer that is used again.
 
+mod fragments;
 mod incoming;
+mod local_role;
 mod measures;
 mod outgoing;
 mod packed;
-mod local_role;
-mod fragments;
+mod sequencer;
 mod shared_memory;
 mod state;
-mod sequencer;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
