@@ -75,8 +75,8 @@ impl GpuContext {
     }
 
     /// As [`port`](Self::port), for batches of up to so many words, one after the other.
-    pub fn feed(&self, words: usize) -> Result<GpuFeed> {
-        Ok(GpuFeed::new(&self.gpu, words.saturating_mul(4))?)
+    pub fn double_buffer(&self, words: usize) -> Result<DoubleBuffer> {
+        Ok(DoubleBuffer::new(&self.gpu, words.saturating_mul(4))?)
     }
 
     /// Starts a kernel. Errors if it cannot be compiled, or the driver fails.

@@ -116,7 +116,7 @@ impl NeuralNetwork {
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
-        let feed = |length: usize| device.feed(rows_max.saturating_mul(length));
+        let feed = |length: usize| device.double_buffer(rows_max.saturating_mul(length));
         let buffers = gradient_buffers(&self.layers, |index| layers[index].is_view());
         let gradient = port(if shape.has_gradient { parameters } else { 0 })?;
         let unwanted = match shape.has_gradient {
@@ -251,8 +251,8 @@ impl GpuWorkspace {
 
     /// Swaps to inputs and targets that were sent: passes from now on are of those.
     pub(crate) fn swap_inputs(&mut self) -> Result<()> {
-        self.inputs.turn(self.device.gpu())?;
-        Ok(self.targets.turn(self.device.gpu())?)
+        self.inputs.swap(self.device.gpu())?;
+        Ok(self.targets.swap(self.device.gpu())?)
     }
 
     /// Sends inputs to the GPU.

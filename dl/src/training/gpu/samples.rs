@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use distdl_engine::device::{Gpu, GpuBuffer};
-use distdl_storage::{BlockId, DeviceKey, DeviceMemory, Lease};
+use distdl_storage::{BlockId, DeviceKey, DeviceMemory, DevicePin};
 
 use super::super::device::{LaneId, SampleBlock};
 use super::super::lane_samples::LaneSamples;
@@ -19,8 +19,8 @@ use crate::samples::{Features, RowFeatures, RowTarget, SampleShape, SampleTarget
 pub(super) struct SamplesOnGpu {
     pub(super) rows: usize,
     pub(super) scale: Option<f32>,
-    pub(super) features: Lease<GpuBuffer>,
-    pub(super) targets: Lease<GpuBuffer>,
+    pub(super) features: DevicePin<GpuBuffer>,
+    pub(super) targets: DevicePin<GpuBuffer>,
     /// What each weighs, for the host; none where all weigh 1.
     pub(super) weights: Arc<[f32]>,
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{Compiler, GpuBuffer, GpuFound, Spares};
-use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease, StorageError};
+use distdl_engine::device::{Compiler, GpuBuffer, GpuFound, Reclaim};
+use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DevicePin, DeviceTier, StorageError};
 
 use super::super::device::{BlockRows, LaneId};
 use super::super::lane_samples::LaneSamples;
@@ -61,7 +61,7 @@ impl SharedGpu {
             resident: Mutex::default(),
             is_lost: AtomicBool::new(false),
         });
-        found.spares(index, Arc::downgrade(&gpu) as Weak<dyn Spares>);
+        found.register_reclaim(index, Arc::downgrade(&gpu) as Weak<dyn Reclaim>);
         gpu
     }
 
@@ -197,8 +197,8 @@ impl SharedGpu {
             Ok(SamplesOnGpu {
                 rows: samples.len(),
                 scale: shape.and_then(|shape| shape.scale),
-                features: lease(&self.tier, gpu, keys[0], || features_of_lane(samples, network))?,
-                targets: lease(&self.tier, gpu, keys[1], || targets_of_lane(samples, classes))?,
+                features: pin(&self.tier, gpu, keys[0], || features_of_lane(samples, network))?,
+                targets: pin(&self.tier, gpu, keys[1], || targets_of_lane(samples, classes))?,
                 weights: self.weights_of(samples, network.loss(), lane)?,
             })
         };
@@ -266,7 +266,7 @@ impl SharedGpu {
     }
 }
 
-impl Spares for SharedGpu {
+impl Reclaim for SharedGpu {
     /// Workspaces, which hold nothing that is not sent anew. Samples stay.
     fn reclaim(&self) {
         self.idle().clear();
