@@ -4,6 +4,7 @@
 use std::io::{BufReader, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use distdl_storage::Unpoisoned;
 
@@ -21,6 +22,7 @@ pub(crate) struct Link {
     broken: AtomicBool,
     /// The newest generation that it has served; 0 before the first.
     serves: AtomicU64,
+    made: Instant,
 }
 
 impl Link {
@@ -32,7 +34,13 @@ impl Link {
             writing: Mutex::new(()),
             broken: AtomicBool::new(false),
             serves: AtomicU64::new(0),
+            made: Instant::now(),
         }
+    }
+
+    /// How long it has been there.
+    pub(crate) fn age(&self) -> Duration {
+        self.made.elapsed()
     }
 
     /// Sends a frame; waits while the socket is full.

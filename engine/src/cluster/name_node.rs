@@ -185,7 +185,7 @@ pub(crate) struct NameNode {
     generation_next: u64,
     /// Why the last generation is over, if it is although its members live.
     broken: Option<String>,
-    /// Rounds in which links between two slots failed, since the last that was not cut.
+    /// Generations in which the link between two members failed, since it has stood for a lease or a round was not cut.
     strikes: BTreeMap<(MemberId, MemberId), BTreeSet<u64>>,
     /// The last action that has an answer, as all before it have. What they were is in the journal alone: a program may run
     /// for weeks.
@@ -366,8 +366,9 @@ impl NameNode {
             Report::PeerLost {
                 generation,
                 peer,
+                stood,
                 cause,
-            } => self.link_failed(member, generation, peer, &cause),
+            } => self.link_failed(member, generation, (peer, stood), &cause),
             Report::CacheFilter { filter } => self.holds(member, &filter),
             Report::Seek { request, key, tried } => self.sought(member, request, key, &tried),
             Report::Brought { key, is_here } => self.brought(member, key, is_here),

@@ -211,6 +211,8 @@ pub(crate) enum Report {
         generation: u64,
         /// The peer.
         peer: MemberId,
+        /// How long the link was there, in this generation and in those before; zero if it could not be made.
+        stood: Duration,
         /// What was seen.
         cause: String,
     },

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use distdl_storage::Unpoisoned;
 
@@ -68,6 +69,7 @@ impl Shared {
             self.report(&Report::PeerLost {
                 generation,
                 peer: link.peer,
+                stood: link.age(),
                 cause: cause.to_owned(),
             });
             if let Some(receiver) = receiver {
@@ -130,8 +132,10 @@ impl Shared {
                 // The other end may have ended this round before the link broke: it would never open another one in
                 // this generation.
                 Some(link) if link.serves() == generation => {
+                    let stood = link.age();
                     drop(state);
-                    self.unreachable(generation, peer.member, "the link broke between two rounds".to_owned());
+                    let cause = "the link broke between two rounds".to_owned();
+                    self.unreachable(generation, (peer.member, stood), cause);
                     return None;
                 }
                 _ => {}
@@ -145,7 +149,7 @@ impl Shared {
         match self.connect(me, generation, peer) {
             Ok(link) => Some(link),
             Err(cause) => {
-                self.unreachable(generation, peer.member, cause);
+                self.unreachable(generation, (peer.member, Duration::ZERO), cause);
                 None
             }
         }
@@ -180,7 +184,7 @@ impl Shared {
         Ok(self.adopt(peer.member, generation, socket))
     }
 
-    pub(super) fn unreachable(&self, generation: u64, peer: MemberId, cause: String) {
+    pub(super) fn unreachable(&self, generation: u64, (peer, stood): (MemberId, Duration), cause: String) {
         let mut state = lock(self);
         if state.cut >= generation || state.closed.is_some() {
             return;
@@ -190,6 +194,7 @@ impl Shared {
         self.report(&Report::PeerLost {
             generation,
             peer,
+            stood,
             cause,
         });
     }

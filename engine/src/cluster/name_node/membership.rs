@@ -326,20 +326,23 @@ impl NameNode {
 
     /// The link between two members that live is broken: the same members go on in a new generation, until that has
     /// not helped too often.
-    pub(super) fn link_failed(&mut self, member: MemberId, generation: u64, peer: MemberId, cause: &str) {
+    pub(super) fn link_failed(
+        &mut self,
+        member: MemberId,
+        generation: u64,
+        (peer, stood): (MemberId, Duration),
+        cause: &str,
+    ) {
         let current = generation == self.generation.number && self.is_active(member) && self.is_active(peer);
         if !current || !self.members.contains_key(&peer) || member == peer {
             return;
         }
-        let lasted = self
-            .round
-            .as_ref()
-            .is_some_and(|round| round.began + self.options.lease < self.now);
-        if lasted {
-            self.strikes.clear();
-        }
         let cause = format!("the link between {member} and {peer} failed: {cause}");
         let (at, pair) = (self.now, (member.min(peer), member.max(peer)));
+        // What counts is the link: a round lasts longer than a lease where one is tried in vain.
+        if stood > self.options.lease {
+            self.strikes.remove(&pair);
+        }
         let strikes = self.strikes.entry(pair).or_default();
         strikes.insert(generation);
         let out = strikes.len() >= STRIKES_MAX;

@@ -93,6 +93,45 @@ fn a_link_that_broke_as_the_name_node_died_ends_the_generation() {
     }
 }
 
+/// To try to make one may take longer than a lease, as where what is sent to a port is swallowed on the way.
+#[test]
+fn a_link_that_can_never_be_made_costs_a_member_and_one_that_stands_for_long_in_between_does_not() {
+    let mut world = World::new(options(3, 0), vec![Step::Compute { partitions: 40 }]);
+    let lease = world.node.options.lease;
+    let is_lost = |world: &World| {
+        let lost = |note: &Happening| matches!(note, Happening::Lost { .. });
+        world.notes.iter().any(lost)
+    };
+    let (never, for_long) = ((Duration::ZERO, 1), (2 * lease, 2));
+    let failures = [never, for_long, for_long, never, for_long, for_long, never];
+    for ((stood, number), generation) in failures.into_iter().zip(1..) {
+        assert!(!is_lost(&world), "before generation {generation}");
+        let runs = |process: &process::Process| {
+            let round = process.round.as_ref();
+            round.is_some_and(|round| round.generation.number == generation)
+        };
+        while !world.processes.iter().all(runs) {
+            assert!(world.everybody_moves());
+        }
+        for _ in 0..4 {
+            world.pass(lease / 2);
+            world
+                .audible()
+                .into_iter()
+                .for_each(|connection| world.hear(connection));
+        }
+        world.break_link_that_stood(stood, number, 0);
+    }
+    while !is_lost(&world) && world.everybody_moves() {}
+    let cause = world.notes.iter().find_map(|note| match note {
+        Happening::Lost { slot: 1, cause, .. } => Some(cause.clone()),
+        _ => None,
+    });
+    assert!(cause.unwrap().contains("links failed"));
+    world.run_to_the_end();
+    assert_eq!(world.finished, Some(None));
+}
+
 #[test]
 fn losses_while_a_cut_round_ends_cost_one_generation() {
     let mut world = World::new(

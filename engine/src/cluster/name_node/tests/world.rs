@@ -364,8 +364,12 @@ impl World {
         }
     }
 
-    /// A process in a round sees that the link to a peer is broken.
+    /// A process in a round sees that the link to a peer is broken, which was just made.
     pub(super) fn break_link(&mut self, number: usize, peer: usize) {
+        self.break_link_that_stood(Duration::ZERO, number, peer);
+    }
+
+    pub(super) fn break_link_that_stood(&mut self, stood: Duration, number: usize, peer: usize) {
         let Some(round) = &self.processes[number].round else {
             return;
         };
@@ -382,6 +386,7 @@ impl World {
         let report = Report::PeerLost {
             generation,
             peer: peer.member,
+            stood,
             cause: "connection reset".to_owned(),
         };
         let mut reports = vec![report];
