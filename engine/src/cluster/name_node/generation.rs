@@ -146,7 +146,7 @@ impl NameNode {
             .filter_map(|member| Some(self.members.get(member)?.peer.clone()));
         let members: Vec<_> = peers.collect();
         let slots = members.iter().map(|peer| peer.slot).collect();
-        let number = self.generation_next.max(self.generation.number + 1);
+        let number = self.generation_next.max(self.generation.number.saturating_add(1));
         self.generation = Generation { number, members };
         if let Some(action) = &mut self.action {
             action.placed = false;

@@ -14,6 +14,9 @@ use crate::cluster::protocol::{FormerMember, HEARTBEATS_PER_LEASE, Inventory, Lo
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
 
+/// Members and generations that no cluster comes to: whoever names a number from here on was not given it.
+const NUMBERS_MAX: u64 = 1 << 48;
+
 /// What has come is read within this time, even where there is much to do.
 const HEARD_WITHIN: Duration = Duration::from_millis(100);
 
@@ -40,8 +43,12 @@ impl NameNode {
             if self.run != Some(run) {
                 return self.dismiss(connection, Dismissal::EarlierRun);
             }
-            self.member_next = self.member_next.max(member.0.saturating_add(1));
-            self.generation_next = self.generation_next.max(generation.saturating_add(1));
+            if member.0.max(generation) >= NUMBERS_MAX {
+                // Numbers go on above those that are named here, and would come to an end.
+                return self.effects.push(Effect::Close { connection });
+            }
+            self.member_next = self.member_next.max(member.0 + 1);
+            self.generation_next = self.generation_next.max(generation + 1);
             if generation > self.generation.number && !self.finishing {
                 return self.ahead(connection, member);
             }
@@ -99,7 +106,7 @@ impl NameNode {
 
     fn admit(&mut self, connection: ConnectionId, slot: u32, peer: Peer, (process, arithmetic): (u32, Arithmetic)) {
         let member = MemberId(self.member_next);
-        self.member_next += 1;
+        self.member_next = self.member_next.saturating_add(1);
         self.log(LogEntry::Joined { member, arithmetic });
         self.slots.fill(slot, member, self.now);
         if self.members.is_empty() && !self.options.starts_processes {

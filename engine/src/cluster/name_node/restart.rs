@@ -59,7 +59,7 @@ impl NameNode {
     fn replay(&mut self, entry: LogEntry) {
         match entry {
             LogEntry::Joined { member, arithmetic } => {
-                self.member_next = self.member_next.max(member.0 + 1);
+                self.member_next = self.member_next.max(member.0.saturating_add(1));
                 self.arithmetic.get_or_insert(arithmetic);
             }
             LogEntry::Lost { member } => {

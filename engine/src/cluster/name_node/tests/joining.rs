@@ -79,6 +79,33 @@ fn who_was_lost_and_comes_back_leaves_the_place_to_the_process_that_is_started_i
     assert_eq!(dismissal(&effects, 3), None);
 }
 
+/// The numbers of those that come later would otherwise go on above.
+#[test]
+fn who_names_a_number_that_was_never_given_is_not_let_in_and_changes_nothing() {
+    let enormous = |member: u64, generation: u64| FormerMember {
+        generation,
+        ..known(member)
+    };
+    for known in [
+        enormous(u64::MAX, 0),
+        enormous(1 << 48, 1),
+        enormous(0, u64::MAX),
+        enormous(9, 1 << 48),
+    ] {
+        let mut node = two_members();
+        let next = (node.member_next, node.generation_next);
+        let effects = says(&mut node, 2, join(Some(known), 1));
+        let is_closed = matches!(
+            effects[..],
+            [Effect::Close {
+                connection: ConnectionId(2)
+            }]
+        );
+        assert!(is_closed, "{effects:?}");
+        assert_eq!((node.member_next, node.generation_next), next);
+    }
+}
+
 #[test]
 fn who_comes_when_the_program_has_ended_is_turned_away_without_a_word_to_people() {
     let mut node = two_members();
