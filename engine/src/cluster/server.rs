@@ -4,38 +4,32 @@
 //! and one that writes orders, so that a slow member holds nobody up. Nothing polls: the state machine says when it
 //! wants to be woken.
 
+mod connections;
 mod watched;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cluster::chaos::{ChaosPlan, Point};
-use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::ClusterEvent;
-use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose};
+use crate::cluster::handshake::Credentials;
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
 use crate::cluster::protocol::{Order, Report};
-use crate::cluster::socket::{Listener, Socket, random_bytes};
+use crate::cluster::socket::{Listener, random_bytes};
 use crate::progress::JobProgress;
+use connections::{Acceptor, Connection, Written};
 use watched::Watched;
-
-/// Signs of life for each lease while a message comes.
-const SIGNS_PER_LEASE: u32 = 8;
 
 /// How long a name node that ends waits for what it says last to be sent.
 const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// Orders that may wait for one member before it counts as lost.
-const ORDERS_MAX: usize = 1024;
 
 /// Starts and ends the processes of slots.
 pub(crate) trait Spawner: Send {
@@ -184,145 +178,6 @@ impl Server {
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     std::thread::Builder::new().name(format!("distdl-{name}")).spawn(run)
-}
-
-/// What comes from a process, and a sign of its life from time to time while a long message comes.
-struct Signs<'a> {
-    socket: &'a Socket,
-    inputs: &'a Sender<Input>,
-    connection: ConnectionId,
-    pause: Duration,
-    last: Instant,
-}
-
-impl Read for Signs<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut socket = self.socket;
-        let bytes = socket.read(buffer)?;
-        if bytes > 0 && self.last.elapsed() >= self.pause {
-            self.last = Instant::now();
-            let connection = self.connection;
-            // Nobody listens any more only when all is over.
-            let _ = self.inputs.send(Input::Event(Event::Heard { connection }));
-        }
-        Ok(bytes)
-    }
-}
-
-/// Lets processes in.
-struct Acceptor {
-    listener: Arc<Listener>,
-    credentials: Credentials,
-    inputs: Sender<Input>,
-    permits: Arc<HandshakePermits>,
-    connections: AtomicU64,
-    /// Of which nothing is heard for so long is lost.
-    lease: Duration,
-}
-
-impl Acceptor {
-    fn run(self: Arc<Self>) {
-        loop {
-            let permit = self.permits.take();
-            let Some(socket) = self.listener.next() else { return };
-            let acceptor = Arc::clone(&self);
-            if let Err(error) = spawn("name-read", move || acceptor.serve(socket, permit)) {
-                tracing::warn!("a connection was turned away: no thread can be started for it: {error}");
-            }
-        }
-    }
-
-    /// One connection from its handshake to its end.
-    fn serve(&self, socket: Socket, permit: Permit) {
-        let mine = Mine {
-            purpose: Purpose::Control,
-            run: 0,
-            generation: 0,
-            member: None,
-            peer: None,
-            time_max: HANDSHAKE_TIME_MAX,
-        };
-        let shaken = handshake::accept(&socket, &self.credentials, &mine, |_| Ok(()));
-        drop(permit);
-        if let Err(refused) = shaken {
-            return tracing::warn!("a connection was turned away: {refused}");
-        }
-        let connection = ConnectionId(self.connections.fetch_add(1, Ordering::SeqCst));
-        let Ok(writing) = socket.try_clone().and_then(Connection::open) else {
-            return;
-        };
-        if self.inputs.send(Input::Connected(connection, writing)).is_err() {
-            return socket.shutdown();
-        }
-        let mut bytes_max = JOIN_BYTES_MAX;
-        let mut signs = Signs {
-            socket: &socket,
-            inputs: &self.inputs,
-            connection,
-            pause: self.lease / SIGNS_PER_LEASE,
-            last: Instant::now(),
-        };
-        loop {
-            let report = match control::receive::<Report>(&mut signs, bytes_max) {
-                Ok(Some(report)) => report,
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!("a control connection failed: {error}");
-                    break;
-                }
-            };
-            bytes_max = MESSAGE_BYTES_MAX;
-            if self
-                .inputs
-                .send(Input::Event(Event::Reported { connection, report }))
-                .is_err()
-            {
-                break;
-            }
-        }
-        socket.shutdown();
-        let _ = self.inputs.send(Input::Event(Event::Disconnected { connection }));
-    }
-}
-
-/// The writing side of a connection. Dropped, it closes the connection once everything is written.
-struct Connection {
-    orders: SyncSender<Order>,
-    socket: Socket,
-    written: Written,
-}
-
-/// Has no sender any more once all that is for a connection is written.
-type Written = Receiver<Infallible>;
-
-impl Connection {
-    fn open(socket: Socket) -> io::Result<Self> {
-        let writing = socket.try_clone()?;
-        let (orders, received) = sync_channel::<Order>(ORDERS_MAX);
-        let (writes, written) = channel();
-        spawn("name-write", move || {
-            let _writes: Sender<Infallible> = writes;
-            while let Ok(order) = received.recv() {
-                if let Err(error) = control::send(&writing, &order, MESSAGE_BYTES_MAX) {
-                    tracing::debug!("an order could not be sent: {error}");
-                    break;
-                }
-            }
-            writing.shutdown();
-        })?;
-        Ok(Self {
-            orders,
-            socket,
-            written,
-        })
-    }
-
-    fn send(&self, order: Order) {
-        if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
-            // Its reader reports the end.
-            self.socket.shutdown();
-        }
-    }
 }
 
 struct Machine {

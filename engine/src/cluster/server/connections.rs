@@ -1,0 +1,160 @@
+//! Connections of processes to the name node: how they are let in, read and written.
+
+use std::convert::Infallible;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::{Input, spawn};
+use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose};
+use crate::cluster::name_node::{ConnectionId, Event};
+use crate::cluster::protocol::{Order, Report};
+use crate::cluster::socket::{Listener, Socket};
+
+/// Signs of life for each lease while a message comes.
+const SIGNS_PER_LEASE: u32 = 8;
+
+/// Orders that may wait for one member before it counts as lost.
+const ORDERS_MAX: usize = 1024;
+
+/// What comes from a process, and a sign of its life from time to time while a long message comes.
+struct Signs<'a> {
+    socket: &'a Socket,
+    inputs: &'a Sender<Input>,
+    connection: ConnectionId,
+    pause: Duration,
+    last: Instant,
+}
+
+impl Read for Signs<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.socket;
+        let bytes = socket.read(buffer)?;
+        if bytes > 0 && self.last.elapsed() >= self.pause {
+            self.last = Instant::now();
+            let connection = self.connection;
+            // Nobody listens any more only when all is over.
+            let _ = self.inputs.send(Input::Event(Event::Heard { connection }));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Lets processes in.
+pub(super) struct Acceptor {
+    pub(super) listener: Arc<Listener>,
+    pub(super) credentials: Credentials,
+    pub(super) inputs: Sender<Input>,
+    pub(super) permits: Arc<HandshakePermits>,
+    pub(super) connections: AtomicU64,
+    /// Of which nothing is heard for so long is lost.
+    pub(super) lease: Duration,
+}
+
+impl Acceptor {
+    pub(super) fn run(self: Arc<Self>) {
+        loop {
+            let permit = self.permits.take();
+            let Some(socket) = self.listener.next() else { return };
+            let acceptor = Arc::clone(&self);
+            if let Err(error) = spawn("name-read", move || acceptor.serve(socket, permit)) {
+                tracing::warn!("a connection was turned away: no thread can be started for it: {error}");
+            }
+        }
+    }
+
+    /// One connection from its handshake to its end.
+    fn serve(&self, socket: Socket, permit: Permit) {
+        let mine = Mine {
+            purpose: Purpose::Control,
+            run: 0,
+            generation: 0,
+            member: None,
+            peer: None,
+            time_max: HANDSHAKE_TIME_MAX,
+        };
+        let shaken = handshake::accept(&socket, &self.credentials, &mine, |_| Ok(()));
+        drop(permit);
+        if let Err(refused) = shaken {
+            return tracing::warn!("a connection was turned away: {refused}");
+        }
+        let connection = ConnectionId(self.connections.fetch_add(1, Ordering::SeqCst));
+        let Ok(writing) = socket.try_clone().and_then(Connection::open) else {
+            return;
+        };
+        if self.inputs.send(Input::Connected(connection, writing)).is_err() {
+            return socket.shutdown();
+        }
+        let mut bytes_max = JOIN_BYTES_MAX;
+        let mut signs = Signs {
+            socket: &socket,
+            inputs: &self.inputs,
+            connection,
+            pause: self.lease / SIGNS_PER_LEASE,
+            last: Instant::now(),
+        };
+        loop {
+            let report = match control::receive::<Report>(&mut signs, bytes_max) {
+                Ok(Some(report)) => report,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!("a control connection failed: {error}");
+                    break;
+                }
+            };
+            bytes_max = MESSAGE_BYTES_MAX;
+            if self
+                .inputs
+                .send(Input::Event(Event::Reported { connection, report }))
+                .is_err()
+            {
+                break;
+            }
+        }
+        socket.shutdown();
+        let _ = self.inputs.send(Input::Event(Event::Disconnected { connection }));
+    }
+}
+
+/// The writing side of a connection. Dropped, it closes the connection once everything is written.
+pub(super) struct Connection {
+    pub(super) orders: SyncSender<Order>,
+    pub(super) socket: Socket,
+    pub(super) written: Written,
+}
+
+/// Has no sender any more once all that is for a connection is written.
+pub(super) type Written = Receiver<Infallible>;
+
+impl Connection {
+    pub(super) fn open(socket: Socket) -> io::Result<Self> {
+        let writing = socket.try_clone()?;
+        let (orders, received) = sync_channel::<Order>(ORDERS_MAX);
+        let (writes, written) = channel();
+        spawn("name-write", move || {
+            let _writes: Sender<Infallible> = writes;
+            while let Ok(order) = received.recv() {
+                if let Err(error) = control::send(&writing, &order, MESSAGE_BYTES_MAX) {
+                    tracing::debug!("an order could not be sent: {error}");
+                    break;
+                }
+            }
+            writing.shutdown();
+        })?;
+        Ok(Self {
+            orders,
+            socket,
+            written,
+        })
+    }
+
+    pub(super) fn send(&self, order: Order) {
+        if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
+            // Its reader reports the end.
+            self.socket.shutdown();
+        }
+    }
+}
