@@ -166,7 +166,7 @@ impl From<&Hello> for Theirs {
 /// # Errors
 /// See [`Refused`]; `Closed` for what the other side does not tell.
 pub(crate) fn initiate(socket: &Socket, credentials: &Credentials, mine: &Mine) -> Result<Theirs, Refused> {
-    let mut timed = Timed::new(socket, mine.time_max);
+    let mut timed = Timed::new(socket, mine.time_max, None);
     let result = initiate_until(&mut timed, credentials, mine).and_then(|theirs| timed.end().map(|()| theirs));
     close_unless(socket, result)
 }
@@ -194,7 +194,8 @@ fn initiate_until(timed: &mut Timed<'_>, credentials: &Credentials, mine: &Mine)
 }
 
 /// Shakes hands as the side that listens. `check` sees the other side once it has proven itself, and may still refuse
-/// it: for a generation that is over, for example. If it fails, the connection is closed; the listener is not touched.
+/// it: for a generation that is over, for example. If it fails, the connection is closed; the listener is not touched. Once others
+/// wait for the permit, it fails sooner.
 ///
 /// # Errors
 /// See [`Refused`].
@@ -202,9 +203,10 @@ pub(crate) fn accept(
     socket: &Socket,
     credentials: &Credentials,
     mine: &Mine,
+    permit: &Permit,
     check: impl FnOnce(&Theirs) -> Result<(), Refused>,
 ) -> Result<Theirs, Refused> {
-    let mut timed = Timed::new(socket, mine.time_max);
+    let mut timed = Timed::new(socket, mine.time_max, Some(permit));
     let result = accept_until(&mut timed, credentials, mine, check).and_then(|theirs| timed.end().map(|()| theirs));
     match result {
         Err(Refused::Version { .. }) => timed.turn_away(REFUSED_VERSION),

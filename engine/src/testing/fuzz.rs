@@ -6,11 +6,12 @@
 )]
 
 use std::io::Write;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::control::{JOIN_BYTES_MAX, receive};
-use crate::cluster::handshake::{Credentials, HANDSHAKE_TIME_MAX, Hello, Mine, Purpose, accept, initiate};
+use crate::cluster::handshake::{Credentials, HANDSHAKE_TIME_MAX, Hello, HandshakePermits, Mine, Purpose, accept, initiate};
 use crate::cluster::identity::MemberId;
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Socket, pair};
@@ -67,7 +68,8 @@ pub fn handshake(bytes: &[u8]) {
         time_max: HANDSHAKE_TIME_MAX,
     };
     let (here, _there) = arriving(bytes);
-    assert!(accept(&here, &credentials, &mine, |_| Ok(())).is_err());
+    let permit = Arc::<HandshakePermits>::default().take();
+    assert!(accept(&here, &credentials, &mine, &permit, |_| Ok(())).is_err());
     let (here, _there) = arriving(bytes);
     assert!(initiate(&here, &credentials, &mine).is_err());
 }

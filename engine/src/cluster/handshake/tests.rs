@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod drawn;
+mod permits;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -68,6 +69,16 @@ fn at_least(expected: u64) -> impl FnOnce(&Theirs) -> Result<(), Refused> {
 }
 
 type Outcome = Result<Theirs, Refused>;
+
+/// Accepts where nobody else comes.
+fn accept(
+    socket: &Socket,
+    credentials: &Credentials,
+    mine: &Mine,
+    check: impl FnOnce(&Theirs) -> Result<(), Refused>,
+) -> Outcome {
+    super::accept(socket, credentials, mine, &Arc::<HandshakePermits>::default().take(), check)
+}
 
 /// Lets two sides shake hands, and then checks that both agree about whether they did: a connection that was refused
 /// is closed, one that was accepted carries what is sent.
@@ -295,7 +306,7 @@ fn members_of_two_runs_are_told_so() {
     let (here, there) = pair().unwrap();
     thread::scope(|scope| {
         let accepting = scope.spawn(|| accept(&there, &credentials(), &called(), anyone));
-        let mut timed = Timed::new(&here, Duration::from_secs(30));
+        let mut timed = Timed::new(&here, Duration::from_secs(30), None);
         let ours = other(caller()).hello(Side::Initiator, &credentials(), BINARY).unwrap();
         timed.send(&ours.encode()).unwrap();
         let theirs = timed.receive_hello(Side::Acceptor).unwrap();
@@ -320,7 +331,7 @@ fn an_acceptor_that_does_not_know_the_token_is_refused() {
     let impostor = Credentials::new(CLUSTER, &[5; 32], BINARY);
     thread::scope(|scope| {
         let calling = scope.spawn(|| initiate(&here, &credentials(), &caller()));
-        let mut timed = Timed::new(&there, Duration::from_secs(30));
+        let mut timed = Timed::new(&there, Duration::from_secs(30), None);
         let theirs = timed.receive_hello(Side::Initiator).unwrap();
         let ours = Hello {
             receiver: theirs.sender,
@@ -340,7 +351,7 @@ fn against(peer: impl FnOnce(&mut Timed<'_>, Hello) + Send) -> Refused {
     let (here, there) = pair().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let mut timed = Timed::new(&there, Duration::from_secs(30));
+            let mut timed = Timed::new(&there, Duration::from_secs(30), None);
             let hello = timed.receive_hello(Side::Initiator).unwrap();
             peer(&mut timed, hello);
         });
@@ -421,7 +432,7 @@ fn silence_ends_with_the_limit() {
 #[test]
 fn a_byte_now_and_then_gains_no_time() {
     let (here, there) = pair().unwrap();
-    let mut timed = Timed::new(&there, Duration::from_millis(20));
+    let mut timed = Timed::new(&there, Duration::from_millis(20), None);
     let refused = (0..1_000_000).find_map(|_| {
         (&here).write_all(b"x").unwrap();
         timed.read_some(&mut [0]).err()

@@ -4,23 +4,32 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::hello::{HELLO_BYTES, Hello, PREFIX_BYTES, Side, check_prefix, prefix};
+use super::Permit;
 use super::refused::Refused;
 use crate::cluster::socket::Socket;
 
 /// Read and thrown away of a peer that is turned away with a reason, so that closing does not overtake the reason.
 const DISCARDED_BYTES_MAX: usize = 512;
 
+/// A side of which nothing comes for so long gives its permit up once another connection waits for one: otherwise strangers that
+/// connect and say nothing keep all others out for as long as a handshake may take. Who means it answers at once, and what has come
+/// counts even if this process has had no time to read it. One whose host is too loaded for that loses its permit only while more
+/// than [`HANDSHAKES_MAX`](super::permits::HANDSHAKES_MAX) want to shake hands, and tries again.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
 /// A socket with one limit of time for all that is done to it: a peer that sends a byte now and then gains nothing.
 pub(super) struct Timed<'a> {
     socket: &'a Socket,
+    permit: Option<&'a Permit>,
     begin: Instant,
     time_max: Duration,
 }
 
 impl<'a> Timed<'a> {
-    pub(super) fn new(socket: &'a Socket, time_max: Duration) -> Self {
+    pub(super) fn new(socket: &'a Socket, time_max: Duration, permit: Option<&'a Permit>) -> Self {
         Self {
             socket,
+            permit,
             begin: Instant::now(),
             time_max,
         }
@@ -38,11 +47,12 @@ impl<'a> Timed<'a> {
     /// Reads at least one byte.
     pub(super) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Refused> {
         loop {
-            self.socket.set_read_timeout(Some(self.left()?))?;
-            match self.socket.read(buffer) {
+            self.socket.set_read_timeout(Some(self.left()?.min(SILENCE_MAX)))?;
+            match self.socket.read(buffer).map_err(retry_or_refuse) {
                 Ok(0) => return Err(Refused::Closed),
                 Ok(count) => return Ok(count),
-                Err(error) => retry_or_refuse(error)?,
+                Err(Err(Refused::Timeout)) if !self.permit.is_some_and(Permit::is_wanted) => {}
+                Err(retry) => retry?,
             }
         }
     }

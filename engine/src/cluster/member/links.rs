@@ -10,7 +10,7 @@ use distdl_storage::Unpoisoned;
 
 use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, blocks, lock, spawn};
 use crate::cluster::chaos::Point;
-use crate::cluster::handshake::{self, HandshakePermits, Mine, Purpose, Refused, Theirs};
+use crate::cluster::handshake::{self, HandshakePermits, Mine, Permit, Purpose, Refused, Theirs};
 use crate::cluster::identity::{Address, MemberId};
 use crate::cluster::join::Join;
 use crate::cluster::link::Link;
@@ -286,13 +286,13 @@ impl Shared {
         };
         let permits = Arc::<HandshakePermits>::default();
         loop {
-            let permit = permits.take();
             let Some(socket) = listener.next() else { return };
+            let permit = permits.take();
             if lock(&self).closed.is_some() {
                 return;
             }
             let started = spawn("handshake", &self, move |shared| {
-                let welcomed = shared.welcome(&socket);
+                let welcomed = shared.welcome(&socket, &permit);
                 drop(permit);
                 match welcomed {
                     Ok((
@@ -312,7 +312,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<(MemberId, Theirs), Refused> {
+    pub(super) fn welcome(&self, socket: &Socket, permit: &Permit) -> std::result::Result<(MemberId, Theirs), Refused> {
         let (id, run, generation) = {
             let state = lock(self);
             (state.id, state.run, state.generation())
@@ -334,7 +334,7 @@ impl Shared {
             }
             Ok(())
         };
-        let theirs = handshake::accept(socket, &self.credentials, &mine, check)?;
+        let theirs = handshake::accept(socket, &self.credentials, &mine, permit, check)?;
         let peer = theirs.member.ok_or(Refused::WrongMember)?;
         Ok((peer, theirs))
     }

@@ -14,7 +14,7 @@ use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
+use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, HandshakePermits, Purpose};
 use crate::cluster::identity::Role;
 use crate::cluster::link::Body;
 use crate::cluster::origins::Origins;
@@ -155,7 +155,8 @@ fn meet(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lea
         peer: None,
         time_max: HANDSHAKE_TIME_MAX,
     };
-    handshake::accept(&socket, credentials, &mine, |_| Ok(())).unwrap();
+    let permit = Arc::<HandshakePermits>::default().take();
+    handshake::accept(&socket, credentials, &mine, &permit, |_| Ok(())).unwrap();
     let Ok(Some(Report::Join {
         address,
         threads,

@@ -57,8 +57,8 @@ pub(super) struct Acceptor {
 impl Acceptor {
     pub(super) fn run(self: Arc<Self>) {
         loop {
-            let permit = self.permits.take();
             let Some(socket) = self.listener.next() else { return };
+            let permit = self.permits.take();
             let acceptor = Arc::clone(&self);
             if let Err(error) = spawn("name-read", move || acceptor.serve(socket, permit)) {
                 tracing::warn!("a connection was turned away: no thread can be started for it: {error}");
@@ -76,7 +76,7 @@ impl Acceptor {
             peer: None,
             time_max: HANDSHAKE_TIME_MAX,
         };
-        let shaken = handshake::accept(&socket, &self.credentials, &mine, |_| Ok(()));
+        let shaken = handshake::accept(&socket, &self.credentials, &mine, &permit, |_| Ok(()));
         drop(permit);
         if let Err(refused) = shaken {
             return tracing::warn!("a connection was turned away: {refused}");
@@ -130,7 +130,7 @@ pub(super) struct Connection {
 pub(super) type Written = Receiver<Infallible>;
 
 impl Connection {
-    pub(super) fn open(socket: Socket) -> io::Result<Self> {
+    fn open(socket: Socket) -> io::Result<Self> {
         let writing = socket.try_clone()?;
         let (orders, received) = sync_channel::<Order>(ORDERS_MAX);
         let (writes, written) = channel();

@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 
 use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::events::Happening;
 use crate::cluster::handshake::permits::HANDSHAKES_MAX;
+use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::identity::{Address, Role};
 use crate::cluster::secrets::Secrets;
-use crate::cluster::socket::{connect, pair};
+use crate::cluster::socket::{Socket, connect, pair};
 
 /// What does not happen for so long never does.
 const PATIENCE: Duration = Duration::from_secs(20);

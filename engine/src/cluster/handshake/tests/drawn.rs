@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::hello::HELLO_BYTES;
-use super::super::{Hello, PROOF_BYTES, Purpose, Side, accept, initiate};
-use super::{answer, anyone, called, caller, credentials, hello};
+use super::super::{Hello, PROOF_BYTES, Purpose, Side, initiate};
+use super::{accept, answer, anyone, called, caller, credentials, hello};
 use crate::cluster::identity::MemberId;
 use crate::cluster::socket::pair;
 
