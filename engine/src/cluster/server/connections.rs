@@ -88,6 +88,10 @@ impl Acceptor {
         if self.inputs.send(Input::Connected(connection, writing)).is_err() {
             return socket.shutdown();
         }
+        // It has no lease before it has joined: one that never does would be kept for ever.
+        if socket.set_read_timeout(Some(self.lease)).is_err() {
+            return socket.shutdown();
+        }
         let mut bytes_max = JOIN_BYTES_MAX;
         let mut signs = Signs {
             socket: &socket,
@@ -105,6 +109,9 @@ impl Acceptor {
                     break;
                 }
             };
+            if bytes_max < MESSAGE_BYTES_MAX && socket.set_read_timeout(None).is_err() {
+                break;
+            }
             bytes_max = MESSAGE_BYTES_MAX;
             if self
                 .inputs

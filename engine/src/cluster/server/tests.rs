@@ -6,9 +6,10 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 
 use super::*;
 use crate::cluster::arithmetic::Arithmetic;
+use crate::cluster::control::{self, JOIN_BYTES_MAX};
 use crate::cluster::events::Happening;
 use crate::cluster::handshake::permits::HANDSHAKES_MAX;
-use crate::cluster::handshake::{self, Mine, Purpose};
+use crate::cluster::handshake::{self, Mine, Purpose, Refused};
 use crate::cluster::identity::{Address, Role};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::socket::{Socket, connect, pair};
@@ -33,18 +34,79 @@ fn server(secrets: &Secrets) -> Server {
 
 /// The same, which others hear of.
 fn server_with(secrets: &Secrets, notes: Notes) -> Server {
-    let setup = Setup {
+    Server::start(Setup {
+        notes,
+        ..setup(secrets)
+    })
+    .unwrap()
+}
+
+fn setup(secrets: &Secrets) -> Setup {
+    Setup {
         listener: Listener::bind_local().unwrap(),
         credentials: Credentials::of_any_program(secrets.cluster, &secrets.token),
         options: Options::default(),
         journal: (Journal::temporary(None, 1 << 30).unwrap(), Vec::new()),
         spawner: Box::new(Nobody),
-        notes,
+        notes: Box::new(drop),
         progress: None,
         chaos: ChaosPlan::default(),
         fate: Fate::Vanish,
+    }
+}
+
+/// A connection to the name node of a process that runs this build.
+fn shake_hands(server: &Server, secrets: &Secrets, build: u8) -> Result<Socket, Refused> {
+    let socket = connect(&server.listener.address(), PATIENCE).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mine = Mine {
+        purpose: Purpose::Control,
+        run: 0,
+        generation: 0,
+        member: None,
+        peer: None,
+        time_max: PATIENCE,
     };
-    Server::start(setup).unwrap()
+    let credentials = Credentials::new(secrets.cluster, &secrets.token, [build; 32]);
+    handshake::initiate(&socket, &credentials, &mine)?;
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    Ok(socket)
+}
+
+fn join() -> Report {
+    Report::Join {
+        slot: None,
+        known: None,
+        address: Address::Local("there".into()),
+        threads: 1,
+        speculates: false,
+        role: Role::Worker,
+        process: 1,
+        arithmetic: Arithmetic::ANY,
+    }
+}
+
+/// Whether the name node closes a connection without a word.
+fn is_closed(socket: &Socket) -> bool {
+    let end = control::receive::<Order>(socket, JOIN_BYTES_MAX);
+    matches!(end, Ok(None))
+}
+
+#[test]
+fn who_shakes_hands_and_does_not_join_is_not_kept() {
+    let secrets = Secrets::random().unwrap();
+    let options = Options {
+        lease: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let server = Server::start(Setup {
+        options,
+        ..setup(&secrets)
+    })
+    .unwrap();
+    assert!(is_closed(&shake_hands(&server, &secrets, 7).unwrap()));
+    server.handle().vanish();
+    assert_eq!(server.wait(), Err(KILLED.to_owned()));
 }
 
 #[test]
@@ -100,16 +162,6 @@ fn who_comes_as_the_program_ends_is_told() {
         let reported = Event::Reported { connection, report };
         inputs.send(Input::Event(reported)).unwrap();
     };
-    let join = || Report::Join {
-        slot: None,
-        known: None,
-        address: Address::Local("there".into()),
-        threads: 1,
-        speculates: false,
-        role: Role::Worker,
-        process: 1,
-        arithmetic: Arithmetic::ANY,
-    };
     let (member, _orders) = come(u64::MAX);
     say(member, join());
     say(member, Report::Leave { error: None });
@@ -136,17 +188,7 @@ fn who_comes_while_many_shake_hands_waits_for_a_turn() {
     let silent = || connect(&address, PATIENCE).unwrap();
     // They are let in first, and say nothing until their time is over.
     let _strangers: Vec<Socket> = (0..HANDSHAKES_MAX).map(|_| silent()).collect();
-    let socket = silent();
-    let mine = Mine {
-        purpose: Purpose::Control,
-        run: 0,
-        generation: 0,
-        member: None,
-        peer: None,
-        time_max: PATIENCE,
-    };
-    let credentials = Credentials::new(secrets.cluster, &secrets.token, [7; 32]);
-    handshake::initiate(&socket, &credentials, &mine).unwrap();
+    shake_hands(&server, &secrets, 7).unwrap();
     server.handle().vanish();
     assert_eq!(server.wait(), Err(KILLED.to_owned()));
 }
