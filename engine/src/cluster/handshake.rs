@@ -29,7 +29,7 @@ use distdl_storage::Digest;
 
 pub(crate) use hello::{Hello, Purpose, Side};
 pub(crate) use permits::{HandshakePermits, Permit};
-pub(crate) use refused::Refused;
+pub(crate) use refused::{Refused, TurnedAway};
 
 use super::identity::MemberId;
 use super::socket::{Socket, random_bytes};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::ClusterEvent;
-use crate::cluster::handshake::Credentials;
+use crate::cluster::handshake::{Credentials, TurnedAway};
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
@@ -125,6 +125,7 @@ impl Server {
             credentials: setup.credentials,
             inputs: sender,
             permits: Arc::default(),
+            turned_away: TurnedAway::default(),
             connections: AtomicU64::new(0),
             lease: options.lease,
         };

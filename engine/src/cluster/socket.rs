@@ -68,6 +68,17 @@ impl Socket {
         Self::Local(stream)
     }
 
+    /// Where the other end is, for people.
+    pub(crate) fn peer(&self) -> String {
+        match self {
+            Self::Tcp(stream) => match stream.peer_addr() {
+                Ok(address) => address.to_string(),
+                Err(_) => "somebody who is gone".to_owned(),
+            },
+            Self::Local(_) => "this host".to_owned(),
+        }
+    }
+
     /// Another handle of the same connection.
     ///
     /// # Errors
@@ -172,17 +183,22 @@ pub(crate) fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
     Ok(bytes)
 }
 
+/// Whether people hear of a failure, the so manieth in a row.
+pub(super) fn is_told(failures: u64) -> bool {
+    let times = failures.checked_ilog(TOLD_LESS_BY);
+    times.is_some_and(|times| TOLD_LESS_BY.pow(times) == failures)
+}
+
 fn next_of<S>(mut accept: impl FnMut() -> io::Result<S>, is_closed: impl Fn() -> bool) -> Option<S> {
-    let (mut failures, mut told_at) = (0_u64, 1);
+    let mut failures = 0;
     loop {
         match accept() {
             Ok(socket) => return Some(socket),
             Err(_) if is_closed() => return None,
             Err(error) => {
                 failures += 1;
-                if failures == told_at {
+                if is_told(failures) {
                     tracing::warn!("a connection waits: {error}");
-                    told_at = told_at.saturating_mul(TOLD_LESS_BY);
                 }
                 std::thread::sleep(ACCEPT_PAUSE);
             }

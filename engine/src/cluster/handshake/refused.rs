@@ -1,6 +1,10 @@
 //! Why a handshake ends without a connection.
 
+use std::fmt::Display;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::cluster::socket::is_told;
 
 /// Why a connection was closed before it was used.
 #[derive(Debug, thiserror::Error)]
@@ -64,4 +68,33 @@ pub(crate) enum Refused {
     /// The connection broke.
     #[error("the connection broke in the handshake: {0}; check the network and whether the process still runs")]
     Io(#[from] io::Error),
+}
+
+/// What people hear of the connections that one listener turns away. Strangers may come as often as they like, so of many in a row
+/// ever fewer are told.
+#[derive(Debug, Default)]
+pub(crate) struct TurnedAway(AtomicU64);
+
+impl TurnedAway {
+    /// A connection from `peer` was turned away.
+    pub(crate) fn tell(&self, peer: &str, reason: &dyn Display) {
+        if let Some(sentence) = self.sentence(peer, reason) {
+            tracing::warn!("{sentence}");
+        }
+    }
+
+    /// What to say of it, if anything.
+    pub(super) fn sentence(&self, peer: &str, reason: &dyn Display) -> Option<String> {
+        let in_a_row = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let sentence = format!("a connection from {peer} was turned away: {reason}");
+        match in_a_row {
+            1 => Some(sentence),
+            _ => is_told(in_a_row).then(|| format!("{sentence} (number {in_a_row} in a row)")),
+        }
+    }
+
+    /// A connection was let in.
+    pub(crate) fn let_in(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }

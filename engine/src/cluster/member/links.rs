@@ -10,7 +10,7 @@ use distdl_storage::Unpoisoned;
 
 use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, blocks, lock, spawn};
 use crate::cluster::chaos::Point;
-use crate::cluster::handshake::{self, HandshakePermits, Mine, Permit, Purpose, Refused, Theirs};
+use crate::cluster::handshake::{self, HandshakePermits, Mine, Permit, Purpose, Refused, Theirs, TurnedAway};
 use crate::cluster::identity::{Address, MemberId};
 use crate::cluster::join::Join;
 use crate::cluster::link::Link;
@@ -284,16 +284,21 @@ impl Shared {
         let Some(listener) = lock(&self).listener.clone() else {
             return;
         };
-        let permits = Arc::<HandshakePermits>::default();
+        let (permits, turned_away) = (Arc::<HandshakePermits>::default(), Arc::<TurnedAway>::default());
         loop {
             let Some(socket) = listener.next() else { return };
             let permit = permits.take();
             if lock(&self).closed.is_some() {
                 return;
             }
+            let (peer, telling) = (socket.peer(), Arc::clone(&turned_away));
             let started = spawn("handshake", &self, move |shared| {
+                let peer = socket.peer();
                 let welcomed = shared.welcome(&socket, &permit);
                 drop(permit);
+                if welcomed.is_ok() {
+                    telling.let_in();
+                }
                 match welcomed {
                     Ok((
                         _,
@@ -303,11 +308,11 @@ impl Shared {
                         },
                     )) => shared.answer_questions(socket),
                     Ok((peer, theirs)) => drop(shared.adopt(peer, theirs.generation, socket)),
-                    Err(refused) => tracing::warn!("a connection was turned away: {refused}"),
+                    Err(refused) => telling.tell(&peer, &refused),
                 }
             });
             if let Err(error) = started {
-                tracing::warn!("a connection was turned away: {error}");
+                turned_away.tell(&peer, &error);
             }
         }
     }

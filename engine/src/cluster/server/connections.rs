@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Input, spawn};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose};
+use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose, TurnedAway};
 use crate::cluster::name_node::{ConnectionId, Event};
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Listener, Socket};
@@ -49,6 +49,7 @@ pub(super) struct Acceptor {
     pub(super) credentials: Credentials,
     pub(super) inputs: Sender<Input>,
     pub(super) permits: Arc<HandshakePermits>,
+    pub(super) turned_away: TurnedAway,
     pub(super) connections: AtomicU64,
     /// Of which nothing is heard for so long is lost.
     pub(super) lease: Duration,
@@ -60,8 +61,10 @@ impl Acceptor {
             let Some(socket) = self.listener.next() else { return };
             let permit = self.permits.take();
             let acceptor = Arc::clone(&self);
+            let peer = socket.peer();
             if let Err(error) = spawn("name-read", move || acceptor.serve(socket, permit)) {
-                tracing::warn!("a connection was turned away: no thread can be started for it: {error}");
+                let reason = format!("no thread can be started for it: {error}");
+                self.turned_away.tell(&peer, &reason);
             }
         }
     }
@@ -76,11 +79,14 @@ impl Acceptor {
             peer: None,
             time_max: HANDSHAKE_TIME_MAX,
         };
+        // One that is gone has no address any more.
+        let peer = socket.peer();
         let shaken = handshake::accept(&socket, &self.credentials, &mine, &permit, |_| Ok(()));
         drop(permit);
         if let Err(refused) = shaken {
-            return tracing::warn!("a connection was turned away: {refused}");
+            return self.turned_away.tell(&peer, &refused);
         }
+        self.turned_away.let_in();
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::SeqCst));
         let Ok(writing) = socket.try_clone().and_then(Connection::open) else {
             return;

@@ -24,3 +24,21 @@ fn who_says_nothing_gives_its_permit_to_who_waits_for_one() {
     let outcome = outcome.recv_timeout(Duration::from_secs(30)).expect("it keeps its permit");
     assert!(matches!(outcome, Err(Refused::Timeout)), "{outcome:?}");
 }
+
+#[test]
+fn who_is_turned_away_is_named_and_of_many_in_a_row_few_are() {
+    let listener = Listener::bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), None).unwrap();
+    let _stranger = connect(&listener.address(), Duration::from_secs(30)).unwrap();
+    let peer = listener.accept().unwrap().peer();
+    let turned_away = TurnedAway::default();
+    let told = |count: u64| {
+        let told = (0..count).filter_map(|_| turned_away.sentence(&peer, &Refused::Token));
+        told.collect::<Vec<_>>()
+    };
+    let sentences = told(100);
+    assert_eq!(sentences.len(), 3, "the first, the eighth and the sixty-fourth: {sentences:?}");
+    assert!(sentences.iter().all(|sentence| sentence.contains("from 127.0.0.1:")));
+    assert!(sentences[1].ends_with("(number 8 in a row)"), "{sentences:?}");
+    turned_away.let_in();
+    assert_eq!(told(1), sentences[..1]);
+}
