@@ -22,10 +22,10 @@ mod hello;
 mod timed;
 pub(crate) mod permits;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use distdl_storage::Digest;
+use distdl_storage::{Digest, Unpoisoned};
 
 pub(crate) use hello::{Hello, Purpose, Side};
 pub(crate) use permits::{HandshakePermits, Permit};
@@ -46,8 +46,16 @@ const PROOF_BYTES: usize = 32;
 pub(crate) struct Credentials {
     cluster: [u8; 16],
     key: [u8; 32],
-    /// Empty until the first process has proven itself, if that is to say which program it is.
-    binary: Arc<OnceLock<Digest>>,
+    program: Program,
+}
+
+/// Which program file the processes of a cluster run, by its BLAKE3 hash.
+#[derive(Clone)]
+enum Program {
+    /// The same as this process.
+    Own(Digest),
+    /// That of the first that was let in, once there is one.
+    OfFirst(Arc<Mutex<Option<Digest>>>),
 }
 
 impl Credentials {
@@ -57,16 +65,39 @@ impl Credentials {
         Self {
             cluster,
             key: blake3::derive_key("DistDL 2026 cluster token", token),
-            binary: Arc::new(binary.into()),
+            program: Program::Own(binary),
         }
     }
 
-    /// Of a name node that runs another program than its processes: these must run the same as the first that proves
-    /// itself.
+    /// Of a name node that runs another program than its processes: these must run the same as the first that it lets in, see
+    /// [`Self::let_in`].
     pub(crate) fn of_any_program(cluster: [u8; 16], token: &[u8; 32]) -> Self {
         Self {
-            binary: Arc::default(),
+            program: Program::OfFirst(Arc::default()),
             ..Self::new(cluster, token, [0; 32])
+        }
+    }
+
+    /// The program file that all must run, if that is known.
+    pub(crate) fn binary(&self) -> Option<Digest> {
+        match &self.program {
+            Program::Own(binary) => Some(*binary),
+            Program::OfFirst(binary) => *binary.lock().unpoisoned(),
+        }
+    }
+
+    /// A process that runs this program file takes part.
+    pub(crate) fn let_in(&self, binary: Digest) {
+        if let Program::OfFirst(first) = &self.program {
+            let mut first = first.lock().unpoisoned();
+            first.get_or_insert(binary);
+        }
+    }
+
+    /// Nobody takes part, and nothing is left of those that did: the next that is let in may run another program.
+    pub(crate) fn start_over(&self) {
+        if let Program::OfFirst(first) = &self.program {
+            *first.lock().unpoisoned() = None;
         }
     }
 
@@ -148,6 +179,8 @@ pub(crate) struct Theirs {
     pub generation: u64,
     /// Who it is, unless it is the name node or has no number yet.
     pub member: Option<MemberId>,
+    /// BLAKE3 of its program file.
+    pub binary: Digest,
 }
 
 impl From<&Hello> for Theirs {
@@ -156,6 +189,7 @@ impl From<&Hello> for Theirs {
             purpose: hello.purpose,
             generation: hello.generation,
             member: hello.sender,
+            binary: hello.binary,
         }
     }
 }
@@ -172,7 +206,7 @@ pub(crate) fn initiate(socket: &Socket, credentials: &Credentials, mine: &Mine) 
 }
 
 fn initiate_until(timed: &mut Timed<'_>, credentials: &Credentials, mine: &Mine) -> Result<Theirs, Refused> {
-    let binary = credentials.binary.get().copied().unwrap_or_default();
+    let binary = credentials.binary().unwrap_or_default();
     let ours = mine.hello(Side::Initiator, credentials, binary)?;
     timed.send(&ours.encode())?;
     let theirs = timed.receive_hello(Side::Acceptor)?;
@@ -223,7 +257,7 @@ fn accept_until(
     check: impl FnOnce(&Theirs) -> Result<(), Refused>,
 ) -> Result<Theirs, Refused> {
     let theirs = timed.receive_hello(Side::Initiator)?;
-    let binary = credentials.binary.get().copied().unwrap_or(theirs.binary);
+    let binary = credentials.binary().unwrap_or(theirs.binary);
     if theirs.binary != binary {
         return Err(Refused::Binary);
     }
@@ -246,9 +280,6 @@ fn accept_until(
     mine.check_members(&theirs)?;
     let proven = Theirs::from(&theirs);
     check(&proven)?;
-    if *credentials.binary.get_or_init(|| binary) != binary {
-        return Err(Refused::Binary); // Another was first in the meantime.
-    }
     timed.send(credentials.proof(Side::Acceptor, &theirs, &ours).as_bytes())?;
     Ok(proven)
 }

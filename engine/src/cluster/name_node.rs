@@ -404,6 +404,11 @@ impl NameNode {
         }
     }
 
+    /// Whether nobody is here and the program has not come to anything yet.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.members.is_empty() && self.action.is_none() && self.last_answered.is_none()
+    }
+
     fn send(&mut self, member: MemberId, order: Order) {
         let connection = self.members.get(&member).and_then(|member| member.connection);
         if let Some(connection) = connection {

@@ -122,7 +122,7 @@ impl Server {
         let listener = Arc::new(setup.listener);
         let accepting = Acceptor {
             listener: Arc::clone(&listener),
-            credentials: setup.credentials,
+            credentials: setup.credentials.clone(),
             inputs: sender,
             permits: Arc::default(),
             turned_away: TurnedAway::default(),
@@ -134,6 +134,7 @@ impl Server {
         let (journal, entries) = setup.journal;
         let mut machine = Machine {
             node: NameNode::recover(options, entries, Duration::ZERO),
+            credentials: setup.credentials,
             journal,
             spawner: setup.spawner,
             notes: setup.notes,
@@ -183,6 +184,7 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
 
 struct Machine {
     node: NameNode,
+    credentials: Credentials,
     journal: Journal,
     spawner: Box<dyn Spawner>,
     notes: Notes,
@@ -217,6 +219,10 @@ impl Machine {
             if self.comes_to(&event) {
                 return self.vanish();
             }
+            if let Some(connection) = self.joins_with_another_program(&event) {
+                self.close(connection);
+                continue;
+            }
             if let Some(watched) = &mut self.watched {
                 watched.see(&event);
             }
@@ -226,9 +232,42 @@ impl Machine {
             }
             let now = self.started.elapsed();
             let effects = self.node.handle(now, event);
+            self.settle_program(&effects);
             outcome = self.carry_out(effects);
         }
         outcome.unwrap_or(Ok(()))
+    }
+
+    /// Who joins, if it runs another program than those that were let in since it shook hands. It is told so when it tries again.
+    fn joins_with_another_program(&self, event: &Event) -> Option<ConnectionId> {
+        let Event::Reported {
+            connection,
+            report: Report::Join { .. },
+        } = event
+        else {
+            return None;
+        };
+        let first = self.credentials.binary()?;
+        let binary = self.connections.get(connection)?.binary;
+        (binary != first).then_some(*connection)
+    }
+
+    /// Which program all run is said by the first that is let in, and not by one that only shakes hands; and as long as nothing
+    /// was computed, one that was started by mistake and is gone has said nothing.
+    fn settle_program(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Send {
+                connection,
+                order: Order::Welcome { .. },
+            } = effect
+                && let Some(connection) = self.connections.get(connection)
+            {
+                self.credentials.let_in(connection.binary);
+            }
+        }
+        if self.node.is_untouched() {
+            self.credentials.start_over();
+        }
     }
 
     /// Says the last words, if the program is over: who has just come would look for a name node that is gone. With this process

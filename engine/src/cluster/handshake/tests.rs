@@ -125,7 +125,8 @@ fn two_members_learn_who_the_other_is() {
         Theirs {
             purpose: Purpose::Link,
             generation: 4,
-            member: Some(CALLED)
+            member: Some(CALLED),
+            binary: BINARY
         }
     );
     assert_eq!(
@@ -133,7 +134,8 @@ fn two_members_learn_who_the_other_is() {
         Theirs {
             purpose: Purpose::Link,
             generation: 4,
-            member: Some(CALLER)
+            member: Some(CALLER),
+            binary: BINARY
         }
     );
 }
@@ -146,7 +148,8 @@ fn a_process_without_a_number_reaches_the_name_node() {
         Theirs {
             purpose: Purpose::Control,
             generation: 0,
-            member: None
+            member: None,
+            binary: BINARY
         }
     );
     assert_eq!(
@@ -154,7 +157,8 @@ fn a_process_without_a_number_reaches_the_name_node() {
         Theirs {
             purpose: Purpose::Control,
             generation: 0,
-            member: None
+            member: None,
+            binary: BINARY
         }
     );
     let known = Mine {
@@ -192,19 +196,19 @@ fn another_build_is_told_so() {
 }
 
 #[test]
-fn the_first_that_proves_itself_says_which_build_the_others_have() {
+fn the_first_that_is_let_in_says_which_build_the_others_have() {
     let name_node = Credentials::of_any_program(CLUSTER, &TOKEN);
-    let builds = |build: u8| Credentials::new(CLUSTER, &TOKEN, [build; 32]);
-    let stranger = Credentials::new(CLUSTER, &[5; 32], [9; 32]);
-    assert!(
-        shake((&stranger, &control()), (&name_node, &control()), anyone)
-            .1
-            .is_err()
-    );
-    for (build, taken) in [(7, true), (8, false), (7, true)] {
-        let (calling, called) = shake((&builds(build), &control()), (&name_node, &control()), anyone);
-        assert_eq!((calling.is_ok(), called.is_ok()), (taken, taken), "{build}");
-    }
+    let shakes = |build: u8| {
+        let credentials = Credentials::new(CLUSTER, &TOKEN, [build; 32]);
+        let (calling, called) = shake((&credentials, &control()), (&name_node, &control()), anyone);
+        assert_eq!(calling.is_ok(), called.is_ok());
+        called.map(|theirs| theirs.binary).ok()
+    };
+    assert_eq!([8, 7].map(shakes), [Some([8; 32]), Some([7; 32])]);
+    name_node.let_in([7; 32]);
+    assert_eq!([7, 8].map(shakes), [Some([7; 32]), None]);
+    name_node.start_over();
+    assert_eq!(shakes(8), Some([8; 32]));
 }
 
 #[test]

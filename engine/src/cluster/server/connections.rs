@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::time::{Duration, Instant};
 
+use distdl_storage::Digest;
+
 use super::{Input, spawn};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose, TurnedAway};
@@ -83,14 +85,14 @@ impl Acceptor {
         let peer = socket.peer();
         let shaken = handshake::accept(&socket, &self.credentials, &mine, &permit, |_| Ok(()));
         drop(permit);
-        if let Err(refused) = shaken {
-            return self.turned_away.tell(&peer, &refused);
-        }
+        let theirs = match shaken {
+            Ok(theirs) => theirs,
+            Err(refused) => return self.turned_away.tell(&peer, &refused),
+        };
         self.turned_away.let_in();
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::SeqCst));
-        let Ok(writing) = socket.try_clone().and_then(Connection::open) else {
-            return;
-        };
+        let opened = socket.try_clone().and_then(|socket| Connection::open(socket, theirs.binary));
+        let Ok(writing) = opened else { return };
         if self.inputs.send(Input::Connected(connection, writing)).is_err() {
             return socket.shutdown();
         }
@@ -137,13 +139,15 @@ pub(super) struct Connection {
     pub(super) orders: SyncSender<Order>,
     pub(super) socket: Socket,
     pub(super) written: Written,
+    /// The program file at the other end.
+    pub(super) binary: Digest,
 }
 
 /// Has no sender any more once all that is for a connection is written.
 pub(super) type Written = Receiver<Infallible>;
 
 impl Connection {
-    fn open(socket: Socket) -> io::Result<Self> {
+    fn open(socket: Socket, binary: Digest) -> io::Result<Self> {
         let writing = socket.try_clone()?;
         let (orders, received) = sync_channel::<Order>(ORDERS_MAX);
         let (writes, written) = channel();
@@ -161,6 +165,7 @@ impl Connection {
             orders,
             socket,
             written,
+            binary,
         })
     }
 

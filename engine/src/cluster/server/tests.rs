@@ -110,6 +110,38 @@ fn who_shakes_hands_and_does_not_join_is_not_kept() {
 }
 
 #[test]
+fn a_process_that_is_let_in_says_which_build_the_others_have_until_it_is_gone_without_having_done_anything() {
+    let secrets = Secrets::random().unwrap();
+    let (lost, is_lost) = channel();
+    let notes = move |event: ClusterEvent| {
+        if matches!(event.what, Happening::Lost { .. }) {
+            lost.send(()).unwrap();
+        }
+    };
+    let server = server_with(&secrets, Box::new(notes));
+    let joins = |socket: &Socket| control::send(socket, &join(), JOIN_BYTES_MAX).unwrap();
+    let is_let_in = |socket: &Socket| {
+        let order = control::receive::<Order>(socket, JOIN_BYTES_MAX);
+        matches!(order, Ok(Some(Order::Welcome { .. })))
+    };
+    let early = shake_hands(&server, &secrets, 7).unwrap();
+    let first = shake_hands(&server, &secrets, 8).unwrap();
+    joins(&first);
+    assert!(is_let_in(&first));
+    joins(&early);
+    assert!(is_closed(&early));
+    let late = shake_hands(&server, &secrets, 7);
+    assert!(matches!(late, Err(Refused::Binary)), "{late:?}");
+    drop(first);
+    is_lost.recv_timeout(PATIENCE).unwrap();
+    let next = shake_hands(&server, &secrets, 7).unwrap();
+    joins(&next);
+    assert!(is_let_in(&next));
+    server.handle().vanish();
+    assert_eq!(server.wait(), Err(KILLED.to_owned()));
+}
+
+#[test]
 fn a_connection_that_is_gone_is_let_go_of() {
     let server = server(&Secrets::random().unwrap());
     let (orders, received) = sync_channel(1);
@@ -120,6 +152,7 @@ fn a_connection_that_is_gone_is_let_go_of() {
         orders,
         socket,
         written: channel().1,
+        binary: [7; 32],
     };
     inputs.send(Input::Connected(id, connection)).unwrap();
     inputs
@@ -154,6 +187,7 @@ fn who_comes_as_the_program_ends_is_told() {
             orders,
             socket,
             written,
+            binary: [7; 32],
         };
         inputs.send(Input::Connected(connection, opened)).unwrap();
         (connection, received)
