@@ -42,10 +42,10 @@ impl JobProgress {
     pub(crate) fn sum<'a>(parts: impl Iterator<Item = &'a Self>) -> Option<Self> {
         parts.cloned().reduce(|left, right| Self {
             stages: left.stages.max(right.stages),
-            tasks: left.tasks + right.tasks,
-            tasks_ended: left.tasks_ended + right.tasks_ended,
-            records: left.records + right.records,
-            bytes: left.bytes + right.bytes,
+            tasks: left.tasks.saturating_add(right.tasks),
+            tasks_ended: left.tasks_ended.saturating_add(right.tasks_ended),
+            records: left.records.saturating_add(right.records),
+            bytes: left.bytes.saturating_add(right.bytes),
             ..left
         })
     }

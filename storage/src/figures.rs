@@ -37,17 +37,17 @@ impl StoreFigures {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            remote_bytes: self.remote_bytes + other.remote_bytes,
-            peer_bytes: self.peer_bytes + other.peer_bytes,
-            cache_bytes: self.cache_bytes + other.cache_bytes,
-            local_bytes: self.local_bytes + other.local_bytes,
-            fetches: self.fetches + other.fetches,
-            fetches_avoided: self.fetches_avoided + other.fetches_avoided,
-            bloom_absent: self.bloom_absent + other.bloom_absent,
-            bloom_false_positives: self.bloom_false_positives + other.bloom_false_positives,
-            chunks_evicted: self.chunks_evicted + other.chunks_evicted,
-            chunks_damaged: self.chunks_damaged + other.chunks_damaged,
-            segments_not_kept: self.segments_not_kept + other.segments_not_kept,
+            remote_bytes: self.remote_bytes.saturating_add(other.remote_bytes),
+            peer_bytes: self.peer_bytes.saturating_add(other.peer_bytes),
+            cache_bytes: self.cache_bytes.saturating_add(other.cache_bytes),
+            local_bytes: self.local_bytes.saturating_add(other.local_bytes),
+            fetches: self.fetches.saturating_add(other.fetches),
+            fetches_avoided: self.fetches_avoided.saturating_add(other.fetches_avoided),
+            bloom_absent: self.bloom_absent.saturating_add(other.bloom_absent),
+            bloom_false_positives: self.bloom_false_positives.saturating_add(other.bloom_false_positives),
+            chunks_evicted: self.chunks_evicted.saturating_add(other.chunks_evicted),
+            chunks_damaged: self.chunks_damaged.saturating_add(other.chunks_damaged),
+            segments_not_kept: self.segments_not_kept.saturating_add(other.segments_not_kept),
         }
     }
 }

@@ -21,7 +21,8 @@ impl MemberSpeed {
 /// What a piece takes where nobody knows: the mean of what is known.
 fn cost_unknown(speeds: &[MemberSpeed]) -> u64 {
     let known: Vec<u64> = speeds.iter().filter_map(|speed| speed.cost).collect();
-    known.iter().sum::<u64>() / known.len().max(1) as u64
+    let sum = known.iter().fold(0, |sum: u64, cost| sum.saturating_add(*cost));
+    sum / known.len().max(1) as u64
 }
 
 /// The members that `pieces` go to, one after the other: each to the one that would be done with it first, the lower one

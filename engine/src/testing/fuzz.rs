@@ -11,7 +11,9 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::control::{JOIN_BYTES_MAX, receive};
-use crate::cluster::handshake::{Credentials, HANDSHAKE_TIME_MAX, Hello, HandshakePermits, Mine, Purpose, accept, initiate};
+use crate::cluster::handshake::{
+    Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Hello, Mine, Purpose, accept, initiate,
+};
 use crate::cluster::identity::MemberId;
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Socket, pair};

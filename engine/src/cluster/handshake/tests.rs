@@ -77,7 +77,13 @@ fn accept(
     mine: &Mine,
     check: impl FnOnce(&Theirs) -> Result<(), Refused>,
 ) -> Outcome {
-    super::accept(socket, credentials, mine, &Arc::<HandshakePermits>::default().take(), check)
+    super::accept(
+        socket,
+        credentials,
+        mine,
+        &Arc::<HandshakePermits>::default().take(),
+        check,
+    )
 }
 
 /// Lets two sides shake hands, and then checks that both agree about whether they did: a connection that was refused

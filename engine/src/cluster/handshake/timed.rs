@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use super::hello::{HELLO_BYTES, Hello, PREFIX_BYTES, Side, check_prefix, prefix};
 use super::Permit;
+use super::hello::{HELLO_BYTES, Hello, PREFIX_BYTES, Side, check_prefix, prefix};
 use super::refused::Refused;
 use crate::cluster::socket::Socket;
 

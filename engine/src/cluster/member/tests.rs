@@ -14,7 +14,7 @@ use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, HandshakePermits, Purpose};
+use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Purpose};
 use crate::cluster::identity::Role;
 use crate::cluster::link::Body;
 use crate::cluster::origins::Origins;

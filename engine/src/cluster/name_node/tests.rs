@@ -12,6 +12,7 @@ use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::identity::{Address, Role};
 
 mod cache_directory;
+mod drawn;
 mod joining;
 mod journal_full;
 mod placing;

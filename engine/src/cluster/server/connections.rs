@@ -11,7 +11,9 @@ use distdl_storage::Digest;
 
 use super::{Input, spawn};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose, TurnedAway};
+use crate::cluster::handshake::{
+    self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose, TurnedAway,
+};
 use crate::cluster::name_node::{ConnectionId, Event};
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Listener, Socket};
@@ -91,7 +93,9 @@ impl Acceptor {
         };
         self.turned_away.let_in();
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::SeqCst));
-        let opened = socket.try_clone().and_then(|socket| Connection::open(socket, theirs.binary));
+        let opened = socket
+            .try_clone()
+            .and_then(|socket| Connection::open(socket, theirs.binary));
         let Ok(writing) = opened else { return };
         if self.inputs.send(Input::Connected(connection, writing)).is_err() {
             return socket.shutdown();

@@ -21,7 +21,9 @@ fn who_says_nothing_gives_its_permit_to_who_waits_for_one() {
         done.send(outcome).unwrap();
     });
     thread::spawn(move || permits.take());
-    let outcome = outcome.recv_timeout(Duration::from_secs(30)).expect("it keeps its permit");
+    let outcome = outcome
+        .recv_timeout(Duration::from_secs(30))
+        .expect("it keeps its permit");
     assert!(matches!(outcome, Err(Refused::Timeout)), "{outcome:?}");
 }
 
@@ -36,7 +38,11 @@ fn who_is_turned_away_is_named_and_of_many_in_a_row_few_are() {
         told.collect::<Vec<_>>()
     };
     let sentences = told(100);
-    assert_eq!(sentences.len(), 3, "the first, the eighth and the sixty-fourth: {sentences:?}");
+    assert_eq!(
+        sentences.len(),
+        3,
+        "the first, the eighth and the sixty-fourth: {sentences:?}"
+    );
     assert!(sentences.iter().all(|sentence| sentence.contains("from 127.0.0.1:")));
     assert!(sentences[1].ends_with("(number 8 in a row)"), "{sentences:?}");
     turned_away.let_in();
