@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// A model that was among the best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -89,6 +91,17 @@ impl BestModels {
     #[must_use]
     pub fn with_least_change(self, least_change: f64) -> Self {
         Self { least_change, ..self }
+    }
+
+    /// Errors if no value could count as better.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.least_change.is_finite() {
+            true => Ok(()),
+            false => Err(Error::Options(format!(
+                "a model cannot be told to be better by {}; give `with_least_change` a finite number",
+                self.least_change
+            ))),
+        }
     }
 
     /// Counts the value of a model, and keeps its parameters if it is among the best.

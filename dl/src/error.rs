@@ -81,10 +81,10 @@ pub enum Error {
         /// What does not suit, and what would.
         problem: Cow<'static, str>,
     },
-    /// The loss or a parameter is NaN or infinite.
+    /// The loss, a parameter or the optimizer's state is NaN or infinite.
     #[error("step {step}: {what} is not finite ({value}); {}", input_remedy(input.as_deref()))]
     NotFinite {
-        /// The training step.
+        /// The training step; the last one before it was found, if it was found between two.
         step: u64,
         /// What is not finite.
         what: Cow<'static, str>,

@@ -29,6 +29,7 @@ mod resident;
 // What happens between steps.
 mod best;
 mod change;
+mod finite;
 mod plateau;
 mod saved;
 
@@ -209,7 +210,7 @@ impl Training {
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         self.check_unity()?;
         crate::error::check_length("the parameters", self.plan.network.parameter_count(), parameters.len())?;
-        self.check_parameters(&parameters)?;
+        self.check_given(&parameters)?;
         let parameters = Parameters::with_state(parameters, self.plan.options.optimizer.state_slots())?;
         self.parameters = Arc::new(parameters.with_lag(self.plan.options.staleness.lag()));
         self.plan.state_begin = self.step;
@@ -231,32 +232,6 @@ impl Training {
                     .to_owned(),
             )),
         }
-    }
-
-    /// Errors if a parameter is not finite, which a loss that is summed in f64 may not show: it must not go on to a checkpoint.
-    fn check_parameters(&self, parameters: &[f32]) -> Result<()> {
-        for tensor in self.plan.network.parameter_layout().entries() {
-            let values = &parameters[tensor.range.clone()];
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                return Err(Error::NotFinite {
-                    step: self.step,
-                    what: format!("a value of {}", tensor.name).into(),
-                    value: f64::from(*value),
-                    input: None,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Errors if an initial parameter is not finite.
-    fn check_beginning(&self) -> Result<()> {
-        self.check_parameters(&self.parameters.latest()).map_err(|error| match error {
-            Error::NotFinite { what, value, .. } => Error::Options(format!(
-                "{what} is {value} to begin with; check the initial parameters, or the limit of `Initialization::Uniform`"
-            )),
-            error => error,
-        })
     }
 }
 

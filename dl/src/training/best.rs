@@ -31,10 +31,14 @@ impl BestModels {
     /// ```
     ///
     /// # Errors
-    /// If the checkpoint cannot be written; in a program of several processes also once [`iterate`](Training::iterate) has failed.
+    /// If the least change is not finite, or the value is and a parameter is not; if the checkpoint cannot be written; in a program of several processes also once [`iterate`](Training::iterate) has failed.
     /// Then it counts as not shown, and may be shown again.
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<()> {
         training.check_unity()?;
+        self.check()?;
+        if value.is_finite() {
+            training.check_parameters()?;
+        }
         if training.checkpoints.is_none() {
             self.note(value, training.step(), || training.parameters());
             return Ok(());

@@ -2,11 +2,10 @@
 
 use distdl_engine::Dataset;
 
-use super::Training;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::network::NeuralNetwork;
-use crate::samples::{Features, SampleTargets, Samples};
+use crate::samples::{SampleTargets, Samples};
 
 /// What a training has to know of its data.
 pub(super) struct Look {
@@ -121,63 +120,4 @@ fn check_length_of_targets(partition: usize, before: Option<usize>, length: Opti
         ))),
         _ => Ok(()),
     }
-}
-
-impl Training {
-    /// An error of steps; where something is not finite it says what of the data is not, if anything is.
-    pub(super) fn with_input(&mut self, error: Error) -> Error {
-        match error {
-            Error::NotFinite { step, what, value, .. } => Error::NotFinite {
-                step,
-                what,
-                value,
-                input: self.not_finite(),
-            },
-            error => error,
-        }
-    }
-
-    /// The first number of the data that is not finite, and where it is. Data that has none is looked at once.
-    fn not_finite(&mut self) -> Option<String> {
-        if self.is_data_finite {
-            return None;
-        }
-        let found = not_finite(&self.data);
-        self.is_data_finite = matches!(found, Ok(None));
-        // What cannot be read is another matter.
-        found.unwrap_or_default()
-    }
-}
-
-/// The first number of samples that is NaN or infinite, and where it is.
-fn not_finite(data: &Dataset<Samples>) -> Result<Option<String>> {
-    let found = data.run_partitions(|partition, blocks| {
-        let mut before = 0;
-        for samples in blocks {
-            if let Some((row, what)) = not_finite_in(&samples) {
-                let sample = before + row;
-                return Ok(Some(format!("sample {sample} of partition {partition} has {what}")));
-            }
-            before += samples.len();
-        }
-        Ok(None)
-    })?;
-    Ok(found.into_iter().flatten().next())
-}
-
-/// The row of the first such number, and what it is.
-fn not_finite_in(samples: &Samples) -> Option<(usize, String)> {
-    let find = |values: &[f32], length: usize, name: &str| {
-        let place = values.iter().position(|value| !value.is_finite())?;
-        let what = format!("{} as {name} {}", values[place], place % length);
-        Some((place / length, what))
-    };
-    let feature = match samples.features() {
-        Features::F32(values) => find(values, samples.feature_length(), "feature"),
-        Features::U8 { .. } => None,
-    };
-    feature.or_else(|| match samples.targets() {
-        SampleTargets::Values { length, values } => find(values, *length, "target value"),
-        SampleTargets::Labels(_) => None,
-    })
 }

@@ -141,12 +141,18 @@ impl Plateau {
     /// ```
     ///
     /// # Errors
-    /// If the factor to multiply with is not from 0 to below 1; otherwise as [`Training::set_rate_factor`].
+    /// If the factor to multiply with is not from 0 to below 1, or the threshold is not finite; otherwise as [`Training::set_rate_factor`].
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<bool> {
         if !(0.0..1.0).contains(&self.factor) {
             return Err(Error::Options(format!(
                 "a plateau that multiplies the rate with {} does not lower it; give a factor from 0 to below 1",
                 self.factor
+            )));
+        }
+        if !self.threshold.is_finite() {
+            return Err(Error::Options(format!(
+                "a plateau cannot tell what is better by a threshold of {}; give a finite number",
+                self.threshold
             )));
         }
         if !self.count(value) {

@@ -53,7 +53,8 @@ impl Training {
     /// # Errors
     /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It also names the
     /// first number of the data that is NaN or infinite, if one is, for which all of the data is passed over once more, though not
-    /// again once none was found. That sample need not be one of the step's. It names a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
+    /// again once none was found. That sample need not be one of the step's. When all steps are applied it names a tensor if a value
+    /// of it, or of the optimizer's state for it, is NaN or infinite, and the last step: then no checkpoint is written. If a
     /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. With
     /// [`Compression::TopK`](super::Compression::TopK) an error takes the steps back that were applied since all was last sent: they are run and seen again. [`Error::Memory`] names
     /// the lane that has no room for its share of a step. If a GPU must
@@ -148,7 +149,7 @@ impl Training {
         }
         self.has_parted |= result.is_err() && self.data.context().is_in_cluster();
         result.map_err(|error| self.with_input(failed.resolve(error)))?;
-        self.check_parameters(&self.parameters.latest())
+        self.check_values()
     }
 
     /// Takes the steps of an iteration by lanes and shards.

@@ -44,9 +44,9 @@ impl Training {
         }
     }
 
-    /// Writes a checkpoint, if there are to be any. Errors if a parameter is not finite.
+    /// Writes a checkpoint, if there are to be any. Errors if a parameter or the optimizer's state is not finite.
     fn write_checkpoint(&mut self) -> Result<()> {
-        self.check_parameters(&self.parameters.latest())?;
+        self.check_values()?;
         let contents = CheckpointContents {
             step: self.step,
             epoch: self.epoch(),
@@ -61,6 +61,7 @@ impl Training {
             None => Ok(()),
         }
     }
+
     /// A copy of the parameters and their state, as the next steps begin with them, where lanes keep parts of gradients back: these are
     /// lost with the lanes when steps fail. In a cluster nothing goes on with a training whose steps have failed.
     pub(super) fn beginning(&self) -> Result<Option<Parameters>> {

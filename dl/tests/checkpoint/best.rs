@@ -147,6 +147,17 @@ fn a_checkpoint_that_was_shown_takes_the_place_of_the_one_before() {
 }
 
 #[test]
+fn a_least_change_that_no_value_can_have_is_refused() {
+    let mut training = begin(&context(1), options(None)).unwrap();
+    for change in [f64::NAN, f64::INFINITY] {
+        let mut best = anew().with_least_change(change);
+        let message = best.show(1.0, &mut training).unwrap_err().to_string();
+        assert!(message.contains(&format!("better by {change}")), "{message}");
+        assert_eq!(best.shown_at(), None);
+    }
+}
+
+#[test]
 fn what_was_never_shown_anything_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let context = context(1);

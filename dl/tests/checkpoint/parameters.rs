@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use distdl_dl::{
-    Adam, CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples,
+    Adam, BestModels, CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples,
     TrainingOptions,
 };
 
@@ -77,7 +77,8 @@ fn parameters_that_are_set_at_a_checkpoint_are_those_of_the_checkpoint() {
     let resumed = begin(&context, options(Some(every_4(folder.path())))).unwrap();
     assert_eq!((resumed.step(), resumed.parameters()), (4, other.clone()));
     let error = training.set_parameters(vec![f32::NAN; other.len()]).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+    let says = "a value of layers.0.weight is NaN in the parameters that `set_parameters` was given; check where they come from";
+    assert!(matches!(&error, Error::Options(problem) if problem == says), "{error}");
     assert_eq!(training.parameters(), other, "it has those it had");
     let resumed = begin(&context, options(Some(every_4(folder.path())))).unwrap();
     assert_eq!(resumed.parameters(), other);
@@ -107,5 +108,57 @@ fn parameters_that_are_not_finite_are_an_error_and_no_checkpoint() {
         matches!(&error, Error::NotFinite { what, .. } if what.contains("layers.0.weight")),
         "{error}"
     );
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+    // Nor are they a best model, whatever it is judged by.
+    let mut best = BestModels::new(1);
+    let error = best.show(0.5, &mut training).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { step: 0, .. }), "{error}");
+    assert_eq!(best, BestModels::new(1));
+    best.show(f64::NAN, &mut training).unwrap();
+    assert!(best.models().is_empty());
+}
+
+/// A hyperbolic tangent makes 1 of infinity, so that the loss is finite.
+#[test]
+fn samples_that_make_parameters_infinite_are_named() {
+    let (folder, context) = (tempfile::tempdir().unwrap(), context(1));
+    let features = (0..8).map(|sample| if sample == 6 { f32::INFINITY } else { 0.5 });
+    let samples = Samples::new(1, Features::F32(features.collect()), SampleTargets::Labels(vec![0; 8])).unwrap();
+    let data = context.parallelize(samples.split(2).unwrap(), 2);
+    let network = NeuralNetwork::new(Input(1))
+        .hidden(Dense::tanh(2))
+        .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let options = TrainingOptions {
+        batch: 8,
+        ..options(Some(CheckpointOptions::new(folder.path().to_str().unwrap())))
+    };
+    let mut training = network.train(&data, options).unwrap();
+    let error = training.iterate(1, |_| ()).unwrap_err().to_string();
+    let says = "step 0: a value of layers.0.weight behind it is not finite (NaN); sample 2 of partition 1 has inf as feature 0: mend";
+    assert!(error.contains(says), "{error}");
+}
+
+/// Adam would never move the weights of an infinite square again, and the loss says nothing of it.
+#[test]
+fn state_that_is_not_finite_is_an_error_and_no_checkpoint() {
+    let (folder, context) = (tempfile::tempdir().unwrap(), context(1));
+    let targets = SampleTargets::Values {
+        length: 1,
+        values: vec![0.0; 4],
+    };
+    let samples = Samples::new(1, Features::F32(vec![0.5, 0.5, 0.5, 1e22]), targets).unwrap();
+    let data = context.parallelize(samples.split(2).unwrap(), 2);
+    let linear = NeuralNetwork::new(Input(1)).output(Dense::linear(1), Loss::L1).unwrap();
+    let options = TrainingOptions {
+        batch: 4,
+        optimizer: Arc::new(Adam::default()),
+        ..options(Some(CheckpointOptions::new(folder.path().to_str().unwrap())))
+    };
+    let mut training = linear.train(&data, options).unwrap();
+    let error = training.iterate(2, |_| ()).unwrap_err().to_string();
+    let says = "step 1: a value of the optimizer's state for layers.0.weight behind it is not finite (inf); lower";
+    assert!(error.contains(says), "{error}");
+    assert!(training.parameters().iter().all(|value| value.is_finite()));
     assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
 }

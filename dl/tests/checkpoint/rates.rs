@@ -86,5 +86,10 @@ fn rates_that_cannot_be_are_refused() {
             .to_string();
         assert!(message.contains("from 0 to below 1"), "{message}");
     }
+    for threshold in [f64::NAN, f64::INFINITY] {
+        let mut plateau = Plateau::new(0.5, 0).with_threshold(threshold);
+        let message = plateau.show(1.0, &mut training).unwrap_err().to_string();
+        assert!(message.contains(&format!("a threshold of {threshold}")), "{message}");
+    }
     assert_eq!(training.rate_factor(), 1.0);
 }
