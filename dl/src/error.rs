@@ -59,10 +59,7 @@ pub enum Error {
         classes: usize,
     },
     /// A feature that is to be looked up in an embedding is not the index of a vector.
-    #[error(
-        "row {row}: feature {feature} is {value}, which is no index of an embedding of {num_embeddings} vectors (whole numbers from 0 to {}); mend the samples, or give it more vectors",
-        num_embeddings.saturating_sub(1)
-    )]
+    #[error("row {row}: feature {feature} is {value}, which is {}", no_index(*num_embeddings))]
     Index {
         /// 0-based row within the batch.
         row: usize,
@@ -176,6 +173,14 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+/// What a feature is that stands for no vector of an embedding.
+pub(crate) fn no_index(num_embeddings: usize) -> String {
+    let last = num_embeddings.saturating_sub(1);
+    format!(
+        "no index of an embedding of {num_embeddings} vectors (whole numbers from 0 to {last}); mend the samples, or give it more vectors"
+    )
 }
 
 fn input_remedy(input: Option<&str>) -> String {

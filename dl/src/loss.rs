@@ -191,6 +191,18 @@ impl Loss {
         }
     }
 
+    /// The first of some target values that it does not take, and what it takes. Losses of one's own are asked nothing.
+    pub(crate) fn first_refused(&self, values: &[f32]) -> Option<(usize, &'static str)> {
+        let refused = |takes: fn(f32) -> bool| values.iter().position(|value| !takes(*value));
+        match self {
+            Loss::Hinge => refused(|value| value == 1.0 || value == -1.0).map(|place| (place, "targets of 1 and -1")),
+            Loss::BinaryCrossEntropyWithLogits => {
+                refused(|value| (0.0..=1.0).contains(&value)).map(|place| (place, "targets from 0 to 1"))
+            }
+            _ => None,
+        }
+    }
+
     fn check_smoothed(&self, smoothed: Smoothed<'_>, classes: usize) -> Result<()> {
         let (weights, smoothing) = (smoothed.class_weights, smoothed.label_smoothing);
         let is_weight = |weight: &f32| weight.is_finite() && *weight >= 0.0;

@@ -220,6 +220,12 @@ impl<T: Scalar> NeuralNetwork<T> {
         Some((index, wired.layer.kind()))
     }
 
+    /// Errors if the first layer cannot take some input of whole rows.
+    pub(crate) fn check_inputs(&self, inputs: &mut dyn Iterator<Item = T>) -> Result<()> {
+        let mut first = self.layers.iter().take(1);
+        first.try_for_each(|first| first.layer.check_inputs(inputs))
+    }
+
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
     /// has.
     pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {

@@ -92,7 +92,8 @@ impl NeuralNetwork {
     /// or goes on from a checkpoint. The data is best persisted first; it is computed once here.
     ///
     /// # Errors
-    /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed;
+    /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed; if the network cannot
+    /// use a sample: a label that is no class, an index that an embedding has no vector for, a target value that the loss does not take;
     /// if the checkpoint to go on from cannot be read, or is of another training; if an option makes no sense, or not for what
     /// lanes have.
     /// If a GPU must compute (`device.gpu` is `on`), also if a layer has no kernels for GPUs.

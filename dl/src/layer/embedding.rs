@@ -129,6 +129,11 @@ impl<T: Scalar> Layer<T> for EmbeddingLayer {
         true
     }
 
+    fn check_inputs(&self, inputs: &mut dyn Iterator<Item = T>) -> Result<()> {
+        let mut inputs = inputs.enumerate();
+        inputs.try_for_each(|(place, input)| self.vector(place, input).map(drop))
+    }
+
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
         Some(self)

@@ -108,6 +108,13 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         false
     }
 
+    /// Errors if it cannot take some input of whole rows. Where it is the first layer it is asked of all samples before they are learnt
+    /// from or evaluated, so that a training says which one it is, and before they are sent to a GPU and changed there: a layer that
+    /// refuses some is one that [takes indices](Self::takes_indices). Default: it takes any.
+    fn check_inputs(&self, _inputs: &mut dyn Iterator<Item = T>) -> Result<()> {
+        Ok(())
+    }
+
     /// Elements that a pass needs beside its inputs and outputs, however many rows there are.
     fn scratch_length(&self) -> usize {
         0

@@ -27,13 +27,6 @@ pub trait GpuLayer: Debug + Send + Sync {
         false
     }
 
-    /// Errors if there is an input that it cannot take: asked where it is the first layer, of whole rows, before they go to
-    /// the GPU, and before samples that stay there are changed: a layer that refuses some is one that
-    /// [takes indices](super::Layer::takes_indices), or pictures that augmentation has changed would reach it unseen. Unless told otherwise it takes all.
-    fn check_inputs(&self, _inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
-        Ok(())
-    }
-
     /// Writes the outputs from the inputs. Errors if a length does not match, or the GPU fails.
     fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()>;
 

@@ -24,12 +24,6 @@ impl NeuralNetwork {
         layers.collect()
     }
 
-    /// Errors if the first layer cannot take some input of whole rows. Those are looked at only if a layer wants it.
-    pub(crate) fn check_inputs_on_gpu(&self, inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
-        let first = self.layers.first().and_then(|wired| wired.layer.on_gpu());
-        first.map_or(Ok(()), |first| first.check_inputs(inputs))
-    }
-
     /// As [`gradient`](Self::gradient), of the rows that lie in the workspace. Nobody waits for the GPU: the gradient stays in
     /// the workspace, and `tallies`, four words, get the sum of losses and the number of hits.
     pub(crate) fn pass_on_gpu(

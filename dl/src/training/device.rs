@@ -9,10 +9,11 @@ use distdl_engine::{DatasetId, Resident};
 use super::TrainingOptions;
 use super::failed::Failed;
 use super::lane_samples::LaneSamples;
+use super::look::{UnsuitableRow, unsuitable_sample};
 use super::plan::TrainingPlan;
 use crate::augmentation::Augmentation;
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::NeuralNetwork;
@@ -93,6 +94,9 @@ pub(super) trait EvaluationDevice {
     fn outputs(&mut self, rows: &mut BlockRows<'_>, outputs: &mut [f32]) -> Result<bool>;
 }
 
+/// What checks rows of a block.
+type CheckRows = fn(&NeuralNetwork, &Samples, Range<usize>) -> Result<(), UnsuitableRow>;
+
 /// Some rows of a block of samples, which become a batch if somebody wants one.
 pub(super) struct BlockRows<'a> {
     pub(super) block: SampleBlock,
@@ -114,6 +118,16 @@ impl<'a> BlockRows<'a> {
         }
     }
 
+    /// Errors if a network cannot use one of the rows, by one of the checks of rows.
+    pub(super) fn check(&self, network: &NeuralNetwork, check: CheckRows) -> Result<()> {
+        check(network, self.samples, self.rows.clone()).map_err(|found| self.unsuitable(found.row, &found.what))
+    }
+
+    /// The error of a row of the block.
+    pub(super) fn unsuitable(&self, row: usize, what: &str) -> Error {
+        unsuitable_sample(self.block.partition, self.block.samples_before + row, what)
+    }
+
     /// The rows as a batch.
     pub(super) fn batch(&mut self) -> Result<&Batch> {
         if !self.is_gathered {
@@ -132,6 +146,8 @@ pub(super) struct SampleBlock {
     pub(super) partition: usize,
     /// Its 0-based index in the partition.
     pub(super) index: usize,
+    /// Samples of the partition before it.
+    pub(super) samples_before: usize,
     /// Whether it has the same samples whenever they are computed. If not, those that came before are of no use.
     pub(super) is_determinate: bool,
 }

@@ -9,7 +9,7 @@ use super::Training;
 use super::device::{BlockRows, Evaluates, EvaluationDevice, LaneDevices, SampleBlock};
 use super::devices::Devices;
 use super::failed::Failed;
-use super::look::{check_features, check_targets};
+use super::look::{check_features, check_row_features, check_row_labels, check_row_targets, check_targets};
 use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
 use crate::metrics::{BatchReport, ConfusionMatrix, CountedPairs};
@@ -206,16 +206,17 @@ fn confusion(
                     .to_owned();
                 return Err(Error::Data(problem));
             };
+            rows.check(&evaluator.network, check_row_labels)?;
             // As they are: different logits may be equal probabilities.
-            let (labels, outputs) = (&labels[rows.rows.clone()], evaluator.outputs(rows)?);
-            for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
+            let outputs = evaluator.outputs(rows)?;
+            for (row, outputs) in rows.rows.clone().zip(outputs.chunks_exact(classes)) {
                 if outputs.iter().any(|output| output.is_nan()) {
-                    let problem = "an output of the network is NaN, so its sample is of no class; check the parameters, and \
-                                   the input for extreme values";
-                    return Err(Error::Data(problem.to_owned()));
+                    let what = "has NaN as an output of the network, so it is of no class; check the parameters, and the input for \
+                                extreme values";
+                    return Err(rows.unsuitable(row, what));
                 }
                 let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
-                pairs.add(classes, *label, (0..classes).fold(0, first) as u32)?;
+                pairs.add(classes, labels[row], (0..classes).fold(0, first) as u32)?;
             }
             Ok(())
         },
@@ -231,6 +232,7 @@ fn first_block(data: &Dataset<Samples>) -> SampleBlock {
         dataset: data.id(),
         partition: 0,
         index: 0,
+        samples_before: 0,
         is_determinate: data.determinacy() == Determinacy::Determinate,
     }
 }
@@ -309,6 +311,10 @@ impl PartitionRows {
         // An error does not make the next block this one.
         let block = self.block;
         self.block.index += 1;
+        self.block.samples_before += samples.len();
+        if samples.is_empty() {
+            return Ok(());
+        }
         let rows_max = self.evaluator.rows_max;
         let rows = samples.len().min(rows_max);
         let Evaluator { network, partition, .. } = &self.evaluator;
@@ -356,6 +362,8 @@ impl Evaluator {
         if let Some(shape) = self.shape {
             check_targets(&self.network, self.partition, shape.target_length)?;
         }
+        rows.check(&self.network, check_row_features)?;
+        rows.check(&self.network, check_row_targets)?;
         while let Some(device) = self.device()? {
             if let Some(report) = device.report(rows)? {
                 return Ok(report);
@@ -370,6 +378,7 @@ impl Evaluator {
 
     /// Outputs of the last layer, rows x output length.
     fn outputs(&mut self, rows: &mut BlockRows<'_>) -> Result<&mut [f32]> {
+        rows.check(&self.network, check_row_features)?;
         let length = self.network.output_length();
         let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(device) = self.device()? {

@@ -1,11 +1,13 @@
 //! A first look at the data of a training.
 
+use std::ops::Range;
+
 use distdl_engine::Dataset;
 
 use crate::checkpoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, no_index};
 use crate::network::NeuralNetwork;
-use crate::samples::{SampleTargets, Samples};
+use crate::samples::{Features, SampleTargets, Samples};
 
 /// What a training has to know of its data.
 pub(super) struct Look {
@@ -17,48 +19,49 @@ pub(super) struct Look {
     pub(super) digest: String,
 }
 
-/// Looks at all samples, and makes a digest of them if it is `wanted`; checks that blocks suit the network.
+/// Looks at all samples, and makes a digest of them if it is `wanted`; checks that they suit the network. What a block without
+/// samples would have is no matter.
 pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<Look> {
-    let classes = network.output_length();
+    let of_network = network.clone();
     let looks = data.run_partitions(move |_, blocks| {
         let mut hasher = blake3::Hasher::new();
         let mut shapes: Vec<(usize, usize, Option<usize>)> = Vec::new();
-        let (mut before, mut no_class) = (0, None);
+        let (mut before, mut unsuitable) = (0, None);
         for samples in blocks {
-            if let SampleTargets::Labels(labels) = samples.targets() {
-                let found = labels.iter().position(|label| *label as usize >= classes);
-                no_class = no_class.or_else(|| found.map(|row| (before + row, labels[row])));
+            if unsuitable.is_none() && samples.feature_length() == of_network.input_length() {
+                let rows = 0..samples.len();
+                let checked = check_row_features(&of_network, &samples, rows.clone());
+                let checked = checked.and_then(|()| check_row_targets(&of_network, &samples, rows));
+                unsuitable = checked.err().map(|found| (before + found.row, found.what));
+            }
+            if !samples.is_empty() {
+                shapes.push((samples.feature_length(), samples.len(), samples.shape().target_length));
             }
             before += samples.len();
-            shapes.push((samples.feature_length(), samples.len(), samples.shape().target_length));
             if wanted {
                 checkpoint::hash_samples(&mut hasher, &samples);
             }
         }
-        Ok((shapes, *hasher.finalize().as_bytes(), no_class))
+        Ok((shapes, *hasher.finalize().as_bytes(), unsuitable))
     })?;
     let mut digest = blake3::Hasher::new();
     let (mut lengths, mut has_labels, mut target_length) = (vec![0u32; lanes], None, None);
-    for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
+    for (partition, (shapes, hash, unsuitable)) in looks.into_iter().enumerate() {
         digest.update(&hash);
-        let mut targets = shapes.iter().map(|(.., targets)| *targets);
-        targets.try_for_each(|targets| check_targets(network, partition, targets))?;
-        if let Some((sample, label)) = no_class {
-            return Err(Error::Data(format!(
-                "sample {sample} of partition {partition} has the label {label}, and the network has {classes} outputs; labels count \
-                 from 0: mend the data, or give the last layer more outputs"
-            )));
+        for (features, _, targets) in &shapes {
+            check_features(network, partition, *features)?;
+            check_targets(network, partition, *targets)?;
         }
-        for (got, samples, targets) in shapes {
-            if samples > 0 {
-                check_kind(
-                    partition,
-                    *has_labels.get_or_insert(targets.is_none()),
-                    targets.is_none(),
-                )?;
-                check_length_of_targets(partition, *target_length.get_or_insert(targets), targets)?;
-            }
-            check_features(network, partition, got)?;
+        if let Some((sample, what)) = unsuitable {
+            return Err(unsuitable_sample(partition, sample, &what));
+        }
+        for (_, samples, targets) in shapes {
+            check_kind(
+                partition,
+                *has_labels.get_or_insert(targets.is_none()),
+                targets.is_none(),
+            )?;
+            check_length_of_targets(partition, *target_length.get_or_insert(targets), targets)?;
             let length = &mut lengths[partition % lanes];
             *length = u32::try_from(samples)
                 .ok()
@@ -77,6 +80,99 @@ pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: u
         has_labels: has_labels.unwrap_or(true),
         digest: digest.finalize().to_hex().to_string(),
     })
+}
+
+/// A row of a block that a network cannot use, and why.
+pub(super) struct UnsuitableRow {
+    pub(super) row: usize,
+    pub(super) what: String,
+}
+
+/// The error of a sample that a network cannot use, counted from the partition's first.
+pub(super) fn unsuitable_sample(partition: usize, sample: usize, what: &str) -> Error {
+    Error::Data(format!("sample {sample} of partition {partition} {what}"))
+}
+
+/// The first of some rows of a block whose features a network refuses, for their values.
+pub(super) fn check_row_features(
+    network: &NeuralNetwork,
+    samples: &Samples,
+    mut rows: Range<usize>,
+) -> Result<(), UnsuitableRow> {
+    let length = samples.feature_length();
+    rows.try_for_each(|row| {
+        let features = row * length..(row + 1) * length;
+        let checked = match samples.features() {
+            Features::F32(values) => network.check_inputs(&mut values[features].iter().copied()),
+            Features::U8 { bytes, scale } => {
+                network.check_inputs(&mut bytes[features].iter().map(|byte| f32::from(*byte) * scale))
+            }
+        };
+        checked.map_err(|error| UnsuitableRow {
+            row,
+            what: match error {
+                Error::Index {
+                    feature,
+                    value,
+                    num_embeddings,
+                    ..
+                } => format!(
+                    "has {value} as feature {feature}, which is {}",
+                    no_index(num_embeddings)
+                ),
+                error => format!("is refused: {error}"),
+            },
+        })
+    })
+}
+
+/// The first of some rows of a block whose target a network's loss does not take, for its value.
+pub(super) fn check_row_targets(
+    network: &NeuralNetwork,
+    samples: &Samples,
+    rows: Range<usize>,
+) -> Result<(), UnsuitableRow> {
+    let SampleTargets::Values { length, values } = samples.targets() else {
+        return check_row_labels(network, samples, rows);
+    };
+    let loss = network.loss();
+    match loss.first_refused(&values[rows.start * length..rows.end * length]) {
+        None => Ok(()),
+        Some((place, takes)) => {
+            let place = rows.start * length + place;
+            Err(UnsuitableRow {
+                row: place / length,
+                what: format!(
+                    "has {} as target value {}, and {} takes {takes}; mend the data, or take another loss",
+                    values[place],
+                    place % length,
+                    loss.name()
+                ),
+            })
+        }
+    }
+}
+
+/// The first of some rows of a block whose label is no class of a network.
+pub(super) fn check_row_labels(
+    network: &NeuralNetwork,
+    samples: &Samples,
+    rows: Range<usize>,
+) -> Result<(), UnsuitableRow> {
+    let (SampleTargets::Labels(labels), classes) = (samples.targets(), network.output_length()) else {
+        return Ok(());
+    };
+    let mut labelled = rows.clone().zip(&labels[rows]);
+    match labelled.find(|(_, label)| **label as usize >= classes) {
+        None => Ok(()),
+        Some((row, label)) => Err(UnsuitableRow {
+            row,
+            what: format!(
+                "has the label {label}, and the network has {classes} outputs; labels count from 0: mend the data, or give the \
+                 last layer more outputs"
+            ),
+        }),
+    }
 }
 
 /// Errors if samples of so many features are not what a network takes.

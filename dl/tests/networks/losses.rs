@@ -109,6 +109,50 @@ fn labels_and_values_in_one_dataset_are_refused() {
     }
 }
 
+/// Training would make a loss smaller and smaller that has no least value, and call that model the best.
+#[test]
+fn target_values_that_a_loss_does_not_take_are_named() {
+    let context = context(2);
+    let refusals = |loss: Loss, last: f32| {
+        let network = network(loss);
+        let mut values = vec![1.0; 2 * 20 * 3];
+        values[(20 + 17) * 3 + 2] = last;
+        let targets = SampleTargets::Values { length: 3, values };
+        let features = Features::F32(vec![0.5; 2 * 20 * 2]);
+        let samples = Samples::new(2, features, targets).unwrap();
+        let data = context.parallelize(samples.split(2).unwrap(), 2);
+        let parameters = network.initialize(0).unwrap();
+        let options = TrainingOptions {
+            batch: 8,
+            ..TrainingOptions::default()
+        };
+        let trained = network.train(&data, options).err();
+        [trained, network.error(&data, &parameters).err()]
+            .map(|error| error.map_or_else(String::new, |error| error.to_string()))
+    };
+    let (binary, hinge) = (Loss::BinaryCrossEntropyWithLogits, Loss::Hinge);
+    for (loss, wrong, takes) in [
+        (&binary, 255.0, "targets from 0 to 1"),
+        (&binary, -1.0, "targets from 0 to 1"),
+        (&binary, f32::NAN, "targets from 0 to 1"),
+        (&hinge, 0.0, "targets of 1 and -1"),
+    ] {
+        let name = loss.name();
+        let says = format!("sample 17 of partition 1 has {wrong} as target value 2, and {name} takes {takes}; mend");
+        for message in refusals(loss.clone(), wrong) {
+            assert!(message.contains(&says), "{message}");
+        }
+    }
+    for (loss, right) in [
+        (binary, 0.25),
+        (hinge, -1.0),
+        (Loss::MeanSquaredError, 255.0),
+        (Loss::L1, -3.0),
+    ] {
+        assert_eq!(refusals(loss, right), ["", ""]);
+    }
+}
+
 #[test]
 fn threads_shards_and_checkpoints_do_not_show() {
     let network = network(weighted(&[0.3, 1.7, 0.9], 0.1));

@@ -53,9 +53,19 @@ pub(crate) fn bytes() -> Samples {
     Samples::new(FEATURES, Features::U8 { bytes, scale }, labels()).unwrap()
 }
 
+/// Values from 0 to 1 as targets.
 pub(crate) fn values() -> Samples {
+    of_values(|value| value as f32 / 11.0)
+}
+
+/// Values of 1 and -1.
+pub(crate) fn signs() -> Samples {
+    of_values(|value| if value > 5 { 1.0 } else { -1.0 })
+}
+
+fn of_values(of: fn(usize) -> f32) -> Samples {
     let features = features().map(|feature| feature as f32 / 11.0).collect();
-    let values = (0..SAMPLES * 3).map(|index| (index * 7 % 11) as f32 / 11.0).collect();
+    let values = (0..SAMPLES * 3).map(|index| of(index * 7 % 11)).collect();
     Samples::new(
         FEATURES,
         Features::F32(features),

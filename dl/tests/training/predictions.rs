@@ -1,6 +1,6 @@
 //! Predictions that stay a dataset.
 
-use distdl_dl::{Dense, Embedding, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples};
+use distdl_dl::{Dense, Embedding, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, Dataset};
@@ -147,6 +147,89 @@ fn samples_of_other_widths_are_refused_with_both() {
         message.contains("partition 0: 2 target values a sample for 4 outputs"),
         "{message}"
     );
+}
+
+/// In four partitions of two blocks, of more rows than are computed at a time: sample 777 of partition 3 is another one, whose feature 1 and
+/// label these are.
+fn with_one_other(context: &Context, feature: f32, label: u32) -> Dataset<Samples> {
+    let blocks = (0..4).flat_map(|partition| {
+        [300, 700].map(|count| {
+            let is_it = partition == 3 && count == 700;
+            let mut features: Vec<f32> = (0..count * FEATURES).map(|place| (place % 9) as f32).collect();
+            let mut labels = vec![0; count];
+            if is_it {
+                (features[477 * FEATURES + 1], labels[477]) = (feature, label);
+            }
+            Samples::new(FEATURES, Features::F32(features), SampleTargets::Labels(labels)).unwrap()
+        })
+    });
+    context.parallelize(blocks.collect::<Vec<_>>(), 4)
+}
+
+/// What training, evaluation, a confusion matrix and predictions say of samples; nothing where there is no error.
+fn refusals(network: &NeuralNetwork, data: &Dataset<Samples>) -> [String; 4] {
+    let parameters = network.initialize(0).unwrap();
+    let says = |error: Option<String>| error.unwrap_or_default();
+    let predictions = network.predict(data, &parameters).unwrap();
+    [
+        says(
+            network
+                .train(data, TrainingOptions::default())
+                .err()
+                .map(|error| error.to_string()),
+        ),
+        says(network.error(data, &parameters).err().map(|error| error.to_string())),
+        says(
+            network
+                .confusion(data, &parameters)
+                .err()
+                .map(|error| error.to_string()),
+        ),
+        says(predictions.collect().err().map(|error| error.to_string())),
+    ]
+}
+
+#[test]
+fn samples_that_do_not_suit_are_named_by_their_place_in_the_partition() {
+    let context = context(2);
+    let [trained, evaluated, counted, predicted] = refusals(&network(), &with_one_other(&context, 1.0, 7));
+    for message in [trained, evaluated, counted] {
+        let says = "sample 777 of partition 3 has the label 7, and the network has 4 outputs";
+        assert!(message.contains(says), "{message}");
+    }
+    assert_eq!(predicted, "", "labels do not matter there");
+    let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Embedding::new(9, 2));
+    let looking_up = builder.output(Dense::linear(4), Loss::SoftmaxCrossEntropy).unwrap();
+    assert_eq!(refusals(&looking_up, &with_one_other(&context, 8.0, 0)), [""; 4]);
+    for wrong in [9.0, 2.5, -1.0, f32::NAN] {
+        for message in refusals(&looking_up, &with_one_other(&context, wrong, 0)) {
+            let says = format!(
+                "sample 777 of partition 3 has {wrong} as feature 1, which is no index of an embedding of 9 vectors"
+            );
+            assert!(message.contains(&says), "{message}");
+        }
+    }
+    let [_, _, counted, _] = refusals(&network(), &with_one_other(&context, f32::NAN, 0));
+    let says = "sample 777 of partition 3 has NaN as an output of the network, so it is of no class";
+    assert!(counted.contains(says), "{counted}");
+}
+
+#[test]
+fn blocks_without_samples_are_of_any_kind() {
+    let targets = SampleTargets::Values {
+        length: 7,
+        values: Vec::new(),
+    };
+    let none = Samples::new(FEATURES + 2, Features::F32(Vec::new()), targets).unwrap();
+    let context = context(2);
+    let data = context.parallelize(vec![none.clone(), samples(300), samples(200), none.clone(), none], 5);
+    assert_eq!(refusals(&network(), &data), [""; 4]);
+    let options = TrainingOptions {
+        batch: 50,
+        ..TrainingOptions::default()
+    };
+    let mut training = network().train(&data, options).unwrap();
+    assert_eq!(training.run_epoch(|_| ()).unwrap().samples, 500);
 }
 
 /// They are another computation where the model is another one.

@@ -16,12 +16,6 @@ impl EmbeddingLayer {
 }
 
 impl GpuLayer for EmbeddingLayer {
-    fn check_inputs(&self, inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
-        inputs
-            .enumerate()
-            .try_for_each(|(place, input)| self.vector(place, input).map(drop))
-    }
-
     fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         self.vectors()
             .look_up(device, pass.inputs, pass.parameters, pass.outputs)

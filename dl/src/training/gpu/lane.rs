@@ -211,6 +211,6 @@ pub(super) fn send_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, 
 
 /// Sends a batch without targets to the workspace. Errors if the network cannot take a row.
 pub(super) fn send_inputs(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<()> {
-    network.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
+    network.check_inputs(&mut batch.features().iter().copied())?;
     workspace.set_inputs(batch.features(), batch.rows())
 }

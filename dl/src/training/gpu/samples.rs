@@ -91,11 +91,11 @@ pub(super) fn features_of_lane(samples: &mut LaneSamples, network: &NeuralNetwor
         match samples.row(index as u32)?.features {
             RowFeatures::U8(row, scale) => {
                 let mut inputs = row.iter().map(|byte| f32::from(*byte) * scale);
-                in_row(index, network.check_inputs_on_gpu(&mut inputs))?;
+                in_row(index, network.check_inputs(&mut inputs))?;
                 bytes.extend_from_slice(row);
             }
             RowFeatures::F32(row) => {
-                in_row(index, network.check_inputs_on_gpu(&mut row.iter().copied()))?;
+                in_row(index, network.check_inputs(&mut row.iter().copied()))?;
                 bytes.extend_from_slice(bytemuck::cast_slice(row));
             }
         }
@@ -132,11 +132,11 @@ pub(super) fn targets_of_lane(samples: &mut LaneSamples, classes: usize) -> Resu
 pub(super) fn features_of_block<'a>(samples: &'a Samples, network: &NeuralNetwork) -> Result<&'a [u8]> {
     match samples.features() {
         Features::U8 { bytes, scale } => {
-            network.check_inputs_on_gpu(&mut bytes.iter().map(|byte| f32::from(*byte) * scale))?;
+            network.check_inputs(&mut bytes.iter().map(|byte| f32::from(*byte) * scale))?;
             Ok(bytes)
         }
         Features::F32(values) => {
-            network.check_inputs_on_gpu(&mut values.iter().copied())?;
+            network.check_inputs(&mut values.iter().copied())?;
             Ok(bytemuck::cast_slice(values))
         }
     }
