@@ -353,7 +353,10 @@ impl NeuralNetwork {
             tracing::warn!(commit = number, url, "an older checkpoint is taken: {remark}");
         }
         let tensors = tensors.ok_or_else(|| format!("it has no {PARAMETERS}"));
-        let parameters = tensors.and_then(|tensors| model_file::deserialize(&tensors, self.parameter_layout()));
+        let parameters = tensors.and_then(|tensors| {
+            let parameters = model_file::deserialize(&tensors, self.parameter_layout());
+            parameters.map_err(|difference| difference.problem)
+        });
         parameters.map_err(|problem| {
             let problem = format!("commit {number} does not suit: {problem}");
             options.error(problem, "build the network that was trained, or name another folder")
@@ -435,7 +438,10 @@ fn blob<'a>(blobs: &'a BTreeMap<String, Bytes>, name: &str) -> Result<&'a [u8], 
 }
 
 fn tensors(blobs: &BTreeMap<String, Bytes>, name: &str, layout: &ParameterLayout) -> Result<Vec<f32>, String> {
-    let values = blob(blobs, name).and_then(|bytes| model_file::deserialize(bytes, layout));
+    let values = blob(blobs, name).and_then(|bytes| {
+        let values = model_file::deserialize(bytes, layout);
+        values.map_err(|difference| difference.problem)
+    });
     values.map_err(|problem| format!("{name}: {problem}"))
 }
 

@@ -114,12 +114,14 @@ pub enum Error {
         remedy: Cow<'static, str>,
     },
     /// A model file does not fit the network.
-    #[error("model file {}: {problem}; build the network that it was saved from, or name another file", path.display())]
+    #[error("model file {}: {problem}; {remedy}", path.display())]
     ModelFile {
         /// The file.
         path: PathBuf,
         /// How file and network differ.
         problem: String,
+        /// How to mend it.
+        remedy: Cow<'static, str>,
     },
     /// A checkpoint cannot be gone on from.
     #[error("checkpoints in {url}: {problem}; {remedy}")]

@@ -8,6 +8,8 @@ use crate::error::{Error, Result, check_length};
 use crate::layout::{ParameterEntry, ParameterLayout};
 use crate::network::NeuralNetwork;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -53,10 +55,7 @@ impl NeuralNetwork {
 
 fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()> {
     check_length("the parameters", layout.parameter_count(), parameters.len())?;
-    let bytes = serialize(layout, parameters).map_err(|problem| Error::ModelFile {
-        path: path.into(),
-        problem,
-    })?;
+    let bytes = serialize(layout, parameters).map_err(|problem| Difference::of(problem).in_file(path))?;
     write_atomically(path, &bytes).map_err(|source| Error::Io {
         action: "write".into(),
         path: path.into(),
@@ -73,10 +72,7 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
         path: path.into(),
         source,
     };
-    let unsuitable = |problem| Error::ModelFile {
-        path: path.into(),
-        problem,
-    };
+    let unsuitable = |difference: Difference| difference.in_file(path);
     let bytes_max = bytes_max(layout);
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
@@ -87,16 +83,39 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
     deserialize(&bytes, layout).map_err(unsuitable)
 }
 
+/// How a file and a network differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Difference {
+    pub(crate) problem: String,
+    remedy: Cow<'static, str>,
+}
+
+impl Difference {
+    /// That of files of other networks.
+    fn of(problem: String) -> Self {
+        let remedy = "build the network that it was saved from, or name another file".into();
+        Self { problem, remedy }
+    }
+
+    fn in_file(self, path: &Path) -> Error {
+        Error::ModelFile {
+            path: path.into(),
+            problem: self.problem,
+            remedy: self.remedy,
+        }
+    }
+}
+
 /// What is longer is no file of such a network; 8 bytes a value, so that a file of f64 is told what it is.
 fn bytes_max(layout: &ParameterLayout) -> u64 {
     layout.parameter_count() as u64 * size_of::<f64>() as u64 + HEADER_BYTES_MAX
 }
 
-fn check_bytes(length: u64, bytes_max: u64) -> Result<(), String> {
+fn check_bytes(length: u64, bytes_max: u64) -> Result<(), Difference> {
     if length > bytes_max {
-        return Err(format!(
+        return Err(Difference::of(format!(
             "longer than {bytes_max} bytes, which no file of this network is; take that of another network"
-        ));
+        )));
     }
     Ok(())
 }
@@ -138,16 +157,50 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     File::open(folder)?.sync_all() // so that the new name survives a power cut as well
 }
 
+/// What begins the name of each tensor: that of the `nn.Sequential` within its module.
+const PREFIX: &str = "layers.";
+
 /// The parameters in a safetensors file; or how its tensors differ from the layout's.
-pub(crate) fn deserialize(bytes: &[u8], layout: &ParameterLayout) -> Result<Vec<f32>, String> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| format!("not a whole safetensors file: {error}"))?;
+pub(crate) fn deserialize(bytes: &[u8], layout: &ParameterLayout) -> Result<Vec<f32>, Difference> {
+    let whole = SafeTensors::deserialize(bytes);
+    let tensors = whole.map_err(|error| Difference::of(format!("not a whole safetensors file: {error}")))?;
     let mut parameters = vec![0.0; layout.parameter_count()];
-    let mut differences = Vec::new();
+    let (mut differences, mut of_types) = (Vec::new(), Vec::new());
     for entry in layout.entries() {
-        if let Err(difference) = read(&tensors, entry, &mut parameters[entry.range.clone()]) {
-            differences.push(difference);
+        match read(&tensors, entry, &mut parameters[entry.range.clone()]) {
+            Ok(None) => {}
+            Ok(Some(of_type)) => of_types.push(of_type),
+            Err(difference) => differences.push(difference),
         }
     }
+    differences.extend(unknown(&tensors, layout));
+    if differences.is_empty() && of_types.is_empty() {
+        return Ok(parameters);
+    }
+    if is_without_prefix(&tensors, layout) {
+        return Err(Difference {
+            problem: format!("the names of its tensors lack `{PREFIX}`, as those of an `nn.Sequential` by itself do"),
+            remedy: format!(
+                "put it before each name, as `{{f\"{PREFIX}{{name}}\": tensor for name, tensor in state_dict.items()}}` does, and save \
+                 that"
+            )
+            .into(),
+        });
+    }
+    let are_types_all = differences.is_empty();
+    differences.append(&mut of_types);
+    let difference = Difference::of(differences.join("; "));
+    match are_types_all {
+        true => Err(Difference {
+            remedy: "save the tensors as float32, which `.float()` makes of them in PyTorch".into(),
+            ..difference
+        }),
+        false => Err(difference),
+    }
+}
+
+/// Tensors of a file that the network has not.
+fn unknown(tensors: &SafeTensors<'_>, layout: &ParameterLayout) -> Vec<String> {
     // PyTorch counts the batches of a batch normalisation; its result does not follow from them.
     let known = |name: &str| {
         let is_counted = name
@@ -158,32 +211,34 @@ pub(crate) fn deserialize(bytes: &[u8], layout: &ParameterLayout) -> Result<Vec<
     };
     let mut unknown: Vec<_> = tensors.names().into_iter().filter(|name| !known(name)).collect();
     unknown.sort_unstable();
-    differences.extend(
-        unknown
-            .into_iter()
-            .map(|name| format!("{name} is not part of the network")),
-    );
-    if differences.is_empty() {
-        Ok(parameters)
-    } else {
-        Err(differences.join("; "))
-    }
+    let unknown = unknown.into_iter();
+    unknown
+        .map(|name| format!("{name} is not part of the network"))
+        .collect()
 }
 
-fn read(tensors: &SafeTensors<'_>, entry: &ParameterEntry, parameters: &mut [f32]) -> Result<(), String> {
+/// Whether a file has all tensors of the network, but their names begin later.
+fn is_without_prefix(tensors: &SafeTensors<'_>, layout: &ParameterLayout) -> bool {
+    let has = |name: &str| tensors.tensor(name).is_ok();
+    let mut names = layout.entries().iter().map(|entry| &*entry.name);
+    names.all(|name| !has(name) && name.strip_prefix(PREFIX).is_some_and(has))
+}
+
+/// Reads a tensor; or says of which other type it is.
+fn read(tensors: &SafeTensors<'_>, entry: &ParameterEntry, parameters: &mut [f32]) -> Result<Option<String>, String> {
     let name = &entry.name;
     let tensor = tensors.tensor(name).map_err(|_| format!("{name} is missing"))?;
-    if tensor.dtype() != Dtype::F32 {
-        return Err(format!("{name} is {:?}, expected F32", tensor.dtype()));
-    }
     let expected = entry.shape_in_files();
     if tensor.shape() != expected {
         return Err(format!("{name} has shape {:?}, expected {expected:?}", tensor.shape()));
     }
+    if tensor.dtype() != Dtype::F32 {
+        return Ok(Some(format!("{name} is {:?}, expected F32", tensor.dtype())));
+    }
     for (place, bytes) in entry.order_in_files().zip(tensor.data().as_chunks().0) {
         parameters[place] = f32::from_le_bytes(*bytes);
     }
-    Ok(())
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -259,7 +314,7 @@ mod tests {
         assert_eq!(names, ["layers.0.weight", "layers.1.weight"]);
         assert_eq!(deserialize(&bytes, without.parameter_layout()).unwrap(), values);
         let with = network(convolution, dense);
-        let refusal = deserialize(&bytes, with.parameter_layout()).unwrap_err();
+        let refusal = deserialize(&bytes, with.parameter_layout()).unwrap_err().problem;
         assert!(refusal.contains("layers.0.bias is missing"), "{refusal}");
         // Nor is a checkpoint of one that of the other.
         for (with, without) in with.words().into_iter().zip(without.words()).take(2) {
@@ -282,7 +337,10 @@ mod tests {
         };
         assert_eq!(counted("layers.0.num_batches_tracked").unwrap(), parameters);
         let refusal = counted("layers.1.num_batches_tracked").unwrap_err();
-        assert_eq!(refusal, "layers.1.num_batches_tracked is not part of the network");
+        assert_eq!(
+            refusal.problem,
+            "layers.1.num_batches_tracked is not part of the network"
+        );
     }
 
     #[test]
@@ -310,18 +368,48 @@ mod tests {
     }
 
     #[test]
-    fn another_element_type_is_refused() {
+    fn another_element_type_is_refused_with_the_cure() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        let bytes = [0; 16];
-        let view = TensorView::new(Dtype::F64, vec![2, 1], &bytes).unwrap();
-        std::fs::write(
-            &path,
-            safetensors::serialize([("layers.0.weight", view)], None).unwrap(),
-        )
-        .unwrap();
-        let message = load(&path, &layout(&[2, 1])).unwrap_err().to_string();
-        assert!(message.contains("layers.0.weight is F64, expected F32"), "{message}");
+        let message = |dtype: Dtype, bytes: &[u8], wanted: &ParameterLayout| {
+            let view = TensorView::new(dtype, vec![2, 1], bytes).unwrap();
+            let bias = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+            let tensors = [("layers.0.weight", view), ("layers.0.bias", bias)];
+            std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+            load(&path, wanted).unwrap_err().to_string()
+        };
+        for (dtype, bytes) in [(Dtype::F64, 16), (Dtype::F16, 4), (Dtype::BF16, 4)] {
+            let message = message(dtype, &vec![0; bytes], &layout(&[2, 1]));
+            let says = format!("layers.0.weight is {dtype:?}, expected F32; save the tensors as float32");
+            assert!(message.contains(&says), "{message}");
+        }
+        // Of another network that would not help.
+        let deeper = message(Dtype::F16, &[0; 4], &layout(&[2, 1, 1]));
+        assert!(
+            deeper.contains("layers.0.weight is F16") && deeper.contains("build the network"),
+            "{deeper}"
+        );
+    }
+
+    #[test]
+    fn names_of_a_bare_sequential_are_told_what_they_lack() {
+        let (layout, other) = (layout(&[3, 2]), layout(&[3, 2, 2]));
+        let bytes = serialize(&layout, &parameters(&layout)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let bare = tensors.tensors().into_iter();
+        let bare = bare.map(|(name, view)| (name.replace("layers.", ""), view));
+        let bytes = safetensors::serialize(bare, None).unwrap();
+        let difference = deserialize(&bytes, &layout).unwrap_err();
+        assert!(difference.problem.contains("lack `layers.`"), "{difference:?}");
+        assert!(
+            difference.remedy.contains("`{f\"layers.{name}\": tensor for"),
+            "{difference:?}"
+        );
+        let difference = deserialize(&bytes, &other).unwrap_err();
+        assert!(
+            difference.problem.contains("layers.1.weight is missing"),
+            "{difference:?}"
+        );
     }
 
     #[test]

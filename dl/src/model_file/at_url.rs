@@ -4,8 +4,8 @@ use bytes::Bytes;
 use distdl_engine::Context;
 use distdl_storage::object::ObjectError;
 
-use super::{bytes_max, check_bytes, deserialize, serialize};
-use crate::error::{Error, Result, check_length};
+use super::{Difference, bytes_max, check_bytes, deserialize, serialize};
+use crate::error::{Result, check_length};
 use crate::network::NeuralNetwork;
 
 impl NeuralNetwork {
@@ -32,7 +32,8 @@ impl NeuralNetwork {
     /// place cannot be written; what was there before is then untouched.
     pub fn save_to(&self, context: &Context, url: &str, parameters: &[f32]) -> Result<()> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
-        let bytes = serialize(self.parameter_layout(), parameters).map_err(|problem| unsuitable(url, problem))?;
+        let bytes = serialize(self.parameter_layout(), parameters)
+            .map_err(|problem| Difference::of(problem).in_file(url.as_ref()))?;
         let (bytes, stores, url) = (Bytes::from(bytes), context.stores().clone(), url.to_owned());
         context.range(0..1, 1).run_partitions(move |_, _| {
             let (length, bytes_max) = (bytes.len() as u64, stores.options().read_bytes_max);
@@ -62,25 +63,19 @@ impl NeuralNetwork {
         let read = context.range(0..1, 1).run_partitions(move |_, _| {
             let objects = stores.list(&wanted)?;
             let [object] = &objects[..] else {
-                return Ok(Err(format!("it stands for {} files; name one", objects.len())));
+                let problem = format!("it stands for {} files; name one", objects.len());
+                return Ok(Err(Difference::of(problem)));
             };
             Ok(match check_bytes(object.bytes, bytes_max) {
                 Ok(()) => Ok(stores.read(object)?),
-                Err(problem) => Err(problem),
+                Err(difference) => Err(difference),
             })
         })?;
-        let bytes: Result<Bytes, String> = read
+        let bytes: Result<Bytes, Difference> = read
             .into_iter()
             .next()
-            .unwrap_or_else(|| Err("nobody has read it".into()));
+            .unwrap_or_else(|| Err(Difference::of("nobody has read it".into())));
         let parameters = bytes.and_then(|bytes| deserialize(&bytes, self.parameter_layout()));
-        parameters.map_err(|problem| unsuitable(url, problem))
-    }
-}
-
-fn unsuitable(url: &str, problem: String) -> Error {
-    Error::ModelFile {
-        path: url.into(),
-        problem,
+        parameters.map_err(|difference| difference.in_file(url.as_ref()))
     }
 }

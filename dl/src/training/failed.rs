@@ -89,6 +89,7 @@ mod tests {
             Error::ModelFile {
                 path: "a".into(),
                 problem: words(),
+                remedy: "remedy".into(),
             },
             Error::Checkpoint {
                 url: words(),
