@@ -35,6 +35,11 @@ impl Deal {
                 "the dataset has no samples; check its source and filters".to_owned(),
             ));
         }
+        if samples < lanes as u64 {
+            return Err(Error::Data(format!(
+                "{samples} samples cannot be dealt to {lanes} lanes; lower `lanes`, or add data"
+            )));
+        }
         if batch > samples {
             return Err(Error::Data(format!(
                 "a batch of {batch} is larger than the {samples} samples of the dataset; lower `batch`, or add data"
@@ -237,6 +242,16 @@ mod tests {
     fn what_cannot_be_dealt_is_refused() {
         for (lengths, batch, says) in [
             (vec![0, 0], 2, "no samples"),
+            (
+                vec![1, 1, 1, 0],
+                4,
+                "3 samples cannot be dealt to 4 lanes; lower `lanes`",
+            ),
+            (
+                vec![1, 1, 1, 0],
+                3,
+                "3 samples cannot be dealt to 4 lanes; lower `lanes`",
+            ),
             (vec![3, 4], 8, "larger than the 7 samples"),
             (vec![3, 4, 5], 2, "dealt to 3 lanes"),
         ] {
