@@ -108,6 +108,17 @@ impl Dense {
     }
 }
 
+impl Dense {
+    /// How the weights begin.
+    pub(super) fn initialization(&self) -> Initialization {
+        let by_activation = match self.activation {
+            Activation::Relu => Initialization::HeUniform,
+            _ => Initialization::GlorotUniform,
+        };
+        self.initialization.unwrap_or(by_activation)
+    }
+}
+
 impl<T: Scalar> LayerSpecification<T> for Dense {
     fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
         let input_length = input.length();
@@ -139,15 +150,11 @@ impl<T: Scalar> LayerSpecification<T> for Dense {
                 format!("{input_length} x {}", self.outputs),
             ));
         }
-        let by_activation = match self.activation {
-            Activation::Relu => Initialization::HeUniform,
-            _ => Initialization::GlorotUniform,
-        };
         Ok(Box::new(DenseLayer {
             inputs: input_length,
             outputs: self.outputs,
             activation: self.activation,
-            initialization: self.initialization.unwrap_or(by_activation),
+            initialization: self.initialization(),
             has_bias: self.has_bias,
         }))
     }

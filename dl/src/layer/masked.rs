@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Activation, Backward, Dense, Forward, Layer, LayerSpecification, mismatch};
 use crate::error::{Result, check_length};
+use crate::initialization::Initialization;
 use crate::layout::ParameterShape;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
@@ -23,7 +24,8 @@ pub struct Masked {
 
 impl Dense {
     /// Connects an input with an output where `connects(input, output)`, both counted from 0. The weight of what is not
-    /// connected begins at 0 and counts as 0 whatever it is, and its gradient is 0.
+    /// connected begins at 0 and counts as 0 whatever it is, and its gradient is 0. The limits of other initial values follow from the
+    /// inputs that an output is connected with, and the outputs that an input is.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
@@ -59,13 +61,19 @@ impl<T: Scalar> LayerSpecification<T> for Masked {
             let expected = "a connection at least";
             return Err(mismatch(layer, KIND, expected, format!("none of {inputs} x {outputs}")));
         }
-        Ok(Box::new(MaskedLayer { dense, connected }))
+        Ok(Box::new(MaskedLayer {
+            dense,
+            initialization: self.dense.initialization(),
+            connected,
+        }))
     }
 }
 
 /// A [`Masked`] that knows its inputs. Its slice is that of the dense layer.
 struct MaskedLayer<T> {
     dense: Box<dyn Layer<T>>,
+    /// That of the dense layer.
+    initialization: Initialization,
     /// For each weight whether it exists.
     connected: Vec<bool>,
 }
@@ -90,6 +98,30 @@ impl<T: Scalar> MaskedLayer<T> {
     fn mask(&self, values: &mut [T]) {
         for (value, connected) in values.iter_mut().zip(&self.connected) {
             *value = if *connected { *value } else { T::ZERO };
+        }
+    }
+
+    /// Makes initial values of the dense layer those of one whose units have as many inputs, and inputs as many units, as are connected.
+    fn narrow(&self, parameters: &mut [T]) {
+        let (inputs, outputs) = (self.dense.input_length(), self.dense.output_length());
+        let (mut fans_in, mut fans_out) = (vec![0; outputs], vec![0; inputs]);
+        for (place, _) in self.connected.iter().enumerate().filter(|(_, connected)| **connected) {
+            fans_in[place % outputs] += 1;
+            fans_out[place / outputs] += 1;
+        }
+        let whole = self.initialization.limit(inputs, outputs);
+        let narrow = |value: &mut T, fan_in: usize, fan_out: usize| {
+            let limit = self.initialization.limit(fan_in.max(1), fan_out.max(1));
+            if limit != whole {
+                *value *= T::from_f32(limit / whole);
+            }
+        };
+        let (weight, bias) = parameters.split_at_mut(self.connected.len());
+        for (place, value) in weight.iter_mut().enumerate() {
+            narrow(value, fans_in[place % outputs], fans_out[place / outputs]);
+        }
+        for (value, fan_in) in bias.iter_mut().zip(fans_in) {
+            narrow(value, fan_in, outputs);
         }
     }
 
@@ -127,6 +159,7 @@ impl<T: Scalar> Layer<T> for MaskedLayer<T> {
 
     fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()> {
         self.dense.initialize(seed, layer, parameters)?;
+        self.narrow(parameters);
         self.mask(parameters);
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use distdl_dl::{
     Activate, Activation, Adam, AvgPool2d, BatchNorm, CheckpointOptions, Conv2d, Dense, Draw, Dropout, Features,
-    Flatten, Gelu, Image, Input, LayerNorm, LayerSpecification, Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples,
-    Targets, TrainingOptions,
+    Flatten, Gelu, Image, Initialization, Input, LayerNorm, LayerSpecification, Loss, MaxPool2d, NeuralNetwork,
+    SampleTargets, Samples, Targets, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -180,6 +180,33 @@ fn what_is_not_connected_stays_0_and_counts_as_0() {
         (0..8).all(|index| is_absent(&index) == (gradient[index] == 0.0)),
         "{gradient:?}"
     );
+}
+
+/// Each of 50 units has 10 of 100 inputs, and each input 5 units.
+#[test]
+fn initial_values_have_the_limits_of_what_is_connected() {
+    let connects = |input: usize, output: usize| input % 10 == output % 10;
+    let initial = |dense: Dense| {
+        let builder = NeuralNetwork::new(Input(100)).hidden(dense.with_connections(connects));
+        let network = builder.output(Dense::linear(1), Loss::L1).unwrap();
+        let parameters: Vec<f32> = network.initialize(3).unwrap();
+        parameters[..100 * 50 + 50].to_vec()
+    };
+    let by_fan_in = Dense::tanh(50).with_initialization(Initialization::FanInUniform);
+    let given = Dense::tanh(50).with_initialization(Initialization::Uniform { limit: 0.3 });
+    for (dense, limit, of_bias) in [
+        (Dense::relu(50), 6.0 / 10.0, 0.0),
+        (Dense::tanh(50), 6.0 / (10.0 + 5.0), 0.0),
+        (by_fan_in, 1.0 / 10.0, 1.0 / 10.0),
+        (given, 0.09, 0.0),
+    ] {
+        let values = initial(dense);
+        let largest = |values: &[f32]| values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        for (values, limit) in [(&values[..100 * 50], limit), (&values[100 * 50..], of_bias)] {
+            let (got, limit) = (largest(values), f32::sqrt(limit));
+            assert!(got <= limit && got >= 0.9 * limit, "{got} for {limit}: {dense:?}");
+        }
+    }
 }
 
 /// The gradient by the weight of an output that sees 400 ones through a dropout layer: what the layer let through, summed
