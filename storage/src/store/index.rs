@@ -45,6 +45,13 @@ struct ResidentBlocks {
     recency: BTreeMap<u64, u64>,
 }
 
+impl ResidentBlocks {
+    /// When the least recently used one was used.
+    fn oldest(&self) -> Option<u64> {
+        self.recency.keys().next().copied()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     state: Mutex<State>,
@@ -57,6 +64,8 @@ pub(super) struct State {
     pub(super) statistics: StoreStatistics,
     /// Datasets with blocks in memory.
     resident: BTreeMap<u64, ResidentBlocks>,
+    /// The same datasets by the time when their least recently used block was used.
+    by_oldest: BTreeMap<u64, u64>,
     claimed: BTreeSet<BlockId>,
     clock: u64,
 }
@@ -129,6 +138,10 @@ impl State {
             let of_dataset = self.resident.entry(id.dataset).or_default();
             of_dataset.recency.insert(used, id.partition);
             of_dataset.bytes += bytes;
+            // It is the newest of all.
+            if of_dataset.oldest() == Some(used) {
+                self.by_oldest.insert(used, id.dataset);
+            }
         }
     }
 
@@ -139,7 +152,11 @@ impl State {
         if let Some((resident, of_dataset)) = resident.zip(of_dataset) {
             of_dataset.recency.remove(&resident.used);
             of_dataset.bytes -= resident.bytes;
-            if of_dataset.recency.is_empty() {
+            let oldest = of_dataset.oldest();
+            if self.by_oldest.remove(&resident.used).is_some() {
+                self.by_oldest.extend(oldest.map(|used| (used, id.dataset)));
+            }
+            if oldest.is_none() {
                 self.resident.remove(&id.dataset);
             }
         }
@@ -203,17 +220,28 @@ impl State {
     /// The least recently used block in memory that is not pinned, of all datasets but `except`, and other than those that
     /// must be written to disk first unless `may_write`.
     pub(super) fn victim(&self, except: Option<u64>, may_write: bool) -> Option<BlockId> {
-        let droppable = |entry: &Entry| entry.pins == 0 && (may_write || !entry.needs_writing());
-        let least_used = |(dataset, blocks): (&u64, &ResidentBlocks)| {
-            let id = |partition| BlockId {
-                dataset: *dataset,
-                partition,
-            };
-            let mut by_use = blocks.recency.iter().map(|(used, partition)| (*used, id(*partition)));
-            by_use.find(|(_, id)| self.entries.get(id).is_some_and(droppable))
-        };
-        let others = self.resident.iter().filter(|(dataset, _)| Some(**dataset) != except);
-        let victim = others.filter_map(least_used).min_by_key(|(used, _)| *used);
-        victim.map(|(_, id)| id)
+        self.first_used(except, |entry| entry.pins == 0 && (may_write || !entry.needs_writing()))
+    }
+
+    /// The least recently used block in memory that is `droppable`, of all datasets but `except`.
+    fn first_used(&self, except: Option<u64>, mut droppable: impl FnMut(&Entry) -> bool) -> Option<BlockId> {
+        let mut first: Option<(u64, BlockId)> = None;
+        for (oldest, dataset) in self.by_oldest.iter().filter(|(_, dataset)| Some(**dataset) != except) {
+            // From here on all blocks were used later.
+            if first.is_some_and(|(used, _)| used < *oldest) {
+                break;
+            }
+            let recency = self.resident.get(dataset).map(|blocks| &blocks.recency);
+            let mut by_use = recency.into_iter().flatten().map(|(used, partition)| {
+                let (dataset, partition) = (*dataset, *partition);
+                (*used, BlockId { dataset, partition })
+            });
+            let found = by_use.find(|(_, id)| self.entries.get(id).is_some_and(&mut droppable));
+            first = first.into_iter().chain(found).min_by_key(|(used, _)| *used);
+        }
+        first.map(|(_, id)| id)
     }
 }
+
+#[cfg(test)]
+mod tests;
