@@ -73,10 +73,11 @@ fn needed(lineage: &Lineage, dataset: DatasetId) -> BTreeMap<DatasetId, BTreeSet
         for dependency in node.dependencies().iter().filter(|_| !ends) {
             let entry = needed.entry(dependency.parent()).or_default();
             match near(node, dependency) {
-                Some(map) => entry.extend(partitions.iter().flat_map(|partition| {
+                Some(map) => {
                     let parent_partitions = lineage.node(dependency.parent()).partitions;
-                    parents(map, *partition, parent_partitions)
-                })),
+                    let readers = partitions.range(map.readers(parent_partitions));
+                    entry.extend(readers.flat_map(|partition| parents(map, *partition, parent_partitions)));
+                }
                 None => entry.extend(all(dependency.parent())),
             }
         }
@@ -128,7 +129,8 @@ impl Digests {
         if node.dependencies().is_empty() {
             fields.bytes(&node.contents.as_ref()?(partition));
         }
-        for dependency in node.dependencies() {
+        // Of a union's arms the one that has it: the others are none of its inputs.
+        for (_, dependency) in node.dependencies_of(partition) {
             let parent = dependency.parent();
             match near(node, dependency) {
                 Some(map) => {

@@ -70,3 +70,26 @@ fn ten_thousand_operators_have_keys() {
     let (lineage, last) = lineage(Some(contents), 10_000);
     assert_eq!(keys(&lineage, last).unwrap().len(), 3);
 }
+
+#[test]
+fn a_partition_of_a_union_has_the_key_of_what_it_reads_however_many_arms_there_are() {
+    let keys = |arms: usize| {
+        let mut graph = Graph::default();
+        let arm = |arm: usize| {
+            let contents: Contents = Arc::new(move |partition| [(10 * arm + partition) as u8; 32]);
+            let parent = node(&mut graph, "source", Vec::new(), Some(contents));
+            Dependency::Narrow {
+                parent,
+                partitions: PartitionMap::Offset(3 * arm),
+            }
+        };
+        let arms: Vec<_> = (0..arms).map(arm).collect();
+        let union = NodeSpec::new("union", 3 * arms.len(), arms, Compute::Pass);
+        let union = graph.insert(union, RecordType::of::<u64>()).id;
+        digests(&graph.lineage(union), union).unwrap()
+    };
+    let (few, many) = (keys(2), keys(7));
+    assert_eq!(few, many[..6], "the other arms are none of its inputs");
+    let different: BTreeSet<_> = many.iter().collect();
+    assert_eq!(different.len(), 21);
+}
