@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use distdl_storage::{Record, Unpoisoned};
 
@@ -22,8 +22,15 @@ type Decode = fn(&[u8]) -> Option<Box<dyn Any + Send>>;
 /// All accumulators of a context, and which origins have been counted.
 #[derive(Default)]
 pub(crate) struct Accumulators {
-    entries: Mutex<HashMap<u64, Entry>>,
+    list: Mutex<List>,
     next: AtomicU64,
+}
+
+#[derive(Default)]
+struct List {
+    entries: HashMap<u64, Entry>,
+    /// By operator: the accumulators that have counted what it added.
+    counted_in: HashMap<DatasetId, HashSet<u64>>,
 }
 
 struct Entry {
@@ -61,7 +68,7 @@ impl Accumulators {
             decode: |bytes| Some(Box::new(postcard::from_bytes::<T>(bytes).ok()?)),
             counted: HashMap::new(),
         };
-        self.entries.lock().unpoisoned().insert(id, entry);
+        self.lock().entries.insert(id, entry);
         let registration = Registration {
             id,
             list: Arc::downgrade(self),
@@ -78,11 +85,11 @@ impl Accumulators {
 
     /// What tasks have added, for other processes.
     pub(crate) fn encode(&self, updates: &[Updates]) -> Result<Vec<u8>> {
-        let entries = self.entries.lock().unpoisoned();
+        let list = self.lock();
         let mut encoded: Vec<(u64, UpdateOrigin, Vec<u8>)> = Vec::new();
         for ((id, origin), value) in updates.iter().flatten() {
             // An accumulator without a handle is read by nobody.
-            let Some(entry) = entries.get(id) else { continue };
+            let Some(entry) = list.entries.get(id) else { continue };
             let bytes = (entry.encode)(value.as_ref()).ok_or_else(|| unreadable("encoded"))?;
             encoded.push((*id, *origin, bytes));
         }
@@ -91,12 +98,12 @@ impl Accumulators {
 
     /// What tasks of any process have added.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Updates> {
-        let entries = self.entries.lock().unpoisoned();
+        let list = self.lock();
         let encoded: Vec<(u64, UpdateOrigin, Vec<u8>)> =
             postcard::from_bytes(bytes).map_err(|_| unreadable("decoded"))?;
         let mut updates = Updates::new();
         for (id, origin, bytes) in encoded {
-            let Some(entry) = entries.get(&id) else { continue };
+            let Some(entry) = list.entries.get(&id) else { continue };
             updates.insert(
                 (id, origin),
                 (entry.decode)(&bytes).ok_or_else(|| unreadable("decoded"))?,
@@ -119,16 +126,14 @@ impl Accumulators {
             }
         }
         let mut due: Vec<(Merge, &'static Location<'static>, Box<dyn Any + Send>)> = Vec::new();
-        let mut entries = self.entries.lock().unpoisoned();
+        let mut list = self.lock();
         for ((id, origin), value) in all {
-            if let Some(entry) = entries.get_mut(&id)
-                && (origin.role == Role::Action || entry.counted.entry(origin.dataset).or_default().insert(origin))
-            {
+            if let Some(entry) = list.count(id, origin) {
                 due.push((Arc::clone(&entry.merge), entry.site, value));
             }
         }
         // A closure of the program may ask for accumulators itself.
-        drop(entries);
+        drop(list);
         let merged = due
             .into_iter()
             .map(|(merge, site, value)| in_driver("accumulator", site, || merge(value)));
@@ -137,12 +142,50 @@ impl Accumulators {
 
     /// Nothing is computed again of operators that nobody refers to any more.
     pub(crate) fn forget(&self, operators: impl Iterator<Item = DatasetId>) {
-        let mut entries = self.entries.lock().unpoisoned();
-        for operator in operators {
-            entries
-                .values_mut()
-                .for_each(|entry| drop(entry.counted.remove(&operator)));
+        let mut list = self.lock();
+        operators.for_each(|operator| list.forget(operator));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unpoisoned()
+    }
+}
+
+impl List {
+    /// The accumulator, if what an origin has added to it is still to be counted: it is no more from now on.
+    fn count(&mut self, id: u64, origin: UpdateOrigin) -> Option<&Entry> {
+        let entry = self.entries.get_mut(&id)?;
+        let operator = origin.dataset;
+        if origin.role != Role::Action {
+            if !entry.counted.entry(operator).or_default().insert(origin) {
+                return None;
+            }
+            self.counted_in.entry(operator).or_default().insert(id);
         }
+        Some(entry)
+    }
+
+    /// Forgets what was counted of an operator.
+    fn forget(&mut self, operator: DatasetId) {
+        for id in self.counted_in.remove(&operator).into_iter().flatten() {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.counted.remove(&operator);
+            }
+        }
+    }
+
+    /// Takes an accumulator off the list.
+    fn remove(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        for operator in entry.counted.keys() {
+            if let Some(counted_in) = self.counted_in.get_mut(operator) {
+                counted_in.remove(&id);
+                if counted_in.is_empty() {
+                    self.counted_in.remove(operator);
+                }
+            }
+        }
+        Some(entry)
     }
 }
 
@@ -194,9 +237,7 @@ struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(list) = self.list.upgrade() {
-            let mut entries = list.entries.lock().unpoisoned();
-            let entry = entries.remove(&self.id);
-            drop(entries);
+            let entry = list.lock().remove(self.id);
             // Its closure may hold the last handle on another one.
             drop(entry);
         }
@@ -237,5 +278,84 @@ impl<T: Debug> Debug for Accumulator<T> {
             .field("id", &self.id)
             .field("value", &self.value)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Config;
+    use crate::context::Context;
+
+    #[test]
+    fn an_operator_knows_which_accumulators_have_counted_it_and_takes_them_along() {
+        let context = Context::new(Config::default().with_threads(1)).unwrap();
+        let list = Arc::clone(context.accumulators());
+        let counters: Vec<_> = (0..100).map(|_| context.counter()).collect();
+        let adding = |counter: &Accumulator<u64>| {
+            let counter = counter.clone();
+            context.range(0..4, 2).map(move |number| {
+                counter.add(1);
+                number
+            })
+        };
+        let (first, second) = (adding(&counters[7]), adding(&counters[7]));
+        for _ in 0..2 {
+            assert_eq!((first.count().unwrap(), second.count().unwrap()), (4, 4));
+        }
+        assert_eq!(counters[7].value(), 8);
+        let known = || {
+            let list = list.lock();
+            let counted: usize = list.entries.values().map(|entry| entry.counted.len()).sum();
+            let counted_in: usize = list.counted_in.values().map(HashSet::len).sum();
+            (counted, counted_in, list.counted_in.len())
+        };
+        assert_eq!(
+            known(),
+            (2, 2, 2),
+            "of a hundred accumulators one has to forget an operator"
+        );
+        drop(first);
+        assert_eq!(known(), (1, 1, 1));
+        drop(second);
+        assert_eq!(known(), (0, 0, 0));
+        let third = adding(&counters[8]);
+        third.count().unwrap();
+        let copied = third.map(|number| number + 1);
+        assert_eq!((known(), copied.count().unwrap()), ((1, 1, 1), 4));
+        drop(counters);
+        assert_eq!(known(), (1, 1, 1), "closures have a handle");
+    }
+
+    #[test]
+    fn an_accumulator_that_is_gone_is_no_more_known_to_operators() {
+        let mut list = List::default();
+        let entry = || Entry {
+            site: Location::caller(),
+            merge: Arc::new(drop),
+            encode: |_| None,
+            decode: |_| None,
+            counted: HashMap::new(),
+        };
+        list.entries.extend([(1, entry()), (2, entry())]);
+        let origin = |dataset, partition, role| UpdateOrigin {
+            dataset: DatasetId(dataset),
+            partition,
+            role,
+        };
+        let counts = |list: &mut List, id, origin| list.count(id, origin).is_some();
+        assert!(counts(&mut list, 1, origin(5, 0, Role::Operator)));
+        assert!(counts(&mut list, 1, origin(5, 1, Role::Operator)));
+        assert!(counts(&mut list, 2, origin(5, 0, Role::Operator)));
+        assert!(!counts(&mut list, 2, origin(5, 0, Role::Operator)), "counted before");
+        assert!(counts(&mut list, 2, origin(6, 0, Role::Action)) && counts(&mut list, 2, origin(6, 0, Role::Action)));
+        assert!(!counts(&mut list, 3, origin(5, 0, Role::Operator)), "there is none");
+        assert!(list.remove(1).is_some() && list.remove(1).is_none());
+        assert_eq!(list.counted_in, HashMap::from([(DatasetId(5), HashSet::from([2]))]));
+        list.forget(DatasetId(5));
+        assert!(list.counted_in.is_empty() && list.entries[&2].counted.is_empty());
+        assert!(counts(&mut list, 2, origin(5, 0, Role::Operator)), "anew");
+        assert!(list.remove(2).is_some() && list.counted_in.is_empty());
     }
 }
