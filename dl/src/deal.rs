@@ -7,23 +7,31 @@
 //! a lane in the first steps are the first of its order; Balinski and Young, "Fair Representation", 1982.)
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
+/// Where steps end that were asked for last, kept for the other lanes.
+const KNOWN_MAX: usize = 8;
+
 /// How an epoch's samples are dealt to lanes and steps: a pure function of the data's shape, the batch and the lanes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Deal {
     /// Samples of each lane.
     pub(crate) lengths: Vec<u32>,
     /// Those of all lanes.
     samples: u64,
+    /// Whether all lanes have as many.
+    are_equal: bool,
     /// Those of a step, over all lanes.
     batch: u64,
     pub(crate) steps_per_epoch: u64,
     /// The step and the epoch that begin with this deal: not 0 where the data has changed on the way.
     begin: (u64, u64),
+    /// Of the first samples of an epoch, by their count, how many are each lane's: all lanes ask for the same.
+    known: Arc<Mutex<VecDeque<(u64, Arc<[u64]>)>>>,
 }
 
 impl Deal {
@@ -51,11 +59,13 @@ impl Deal {
             )));
         }
         Ok(Self {
+            are_equal: lengths.iter().all(|length| *length == lengths[0]),
             lengths,
             samples,
             batch,
             steps_per_epoch: samples.div_ceil(batch),
             begin: (0, 0),
+            known: Arc::default(),
         })
     }
 
@@ -77,7 +87,7 @@ impl Deal {
     /// The most samples that a lane takes in a step.
     pub(crate) fn share_max(&self, lane: usize) -> usize {
         let (length, lanes) = (u64::from(self.lengths[lane]), self.lengths.len() as u64);
-        let most = match self.are_equal() {
+        let most = match self.are_equal {
             true => self.batch.div_ceil(lanes),
             // Between two of its turns at the ends of a step, every lane has at least all turns that fit there but one.
             false => (u128::from(self.batch + lanes) * u128::from(length) / u128::from(self.samples)) as u64 + 1,
@@ -113,16 +123,31 @@ impl Deal {
         self.dealt(lane, start)..self.dealt(lane, start.saturating_add(self.batch))
     }
 
-    fn are_equal(&self) -> bool {
-        self.lengths.iter().all(|length| *length == self.lengths[0])
-    }
-
     /// How many of the first `count` samples of an epoch are a lane's.
     fn dealt(&self, lane: usize, count: u64) -> usize {
         let (count, lanes) = (count.min(self.samples), self.lengths.len() as u64);
-        if self.are_equal() {
+        if self.are_equal {
             return (count / lanes + u64::from((lane as u64) < count % lanes)) as usize;
         }
+        self.dealt_to_all(count)[lane] as usize
+    }
+
+    /// The same of each lane.
+    fn dealt_to_all(&self, count: u64) -> Arc<[u64]> {
+        // Whoever comes first computes it, and the others wait for that.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, dealt)) = known.iter().find(|(known, _)| *known == count) {
+            return Arc::clone(dealt);
+        }
+        let dealt: Arc<[u64]> = self.deal_first(count).into();
+        known.truncate(KNOWN_MAX - 1);
+        known.push_front((count, Arc::clone(&dealt)));
+        dealt
+    }
+
+    /// Deals the first `count` samples of an epoch.
+    fn deal_first(&self, count: u64) -> Vec<u64> {
+        let lanes = self.lengths.len() as u64;
         // What each lane has had at `count - lanes / 2`, rounded: together at most `count`, and not many fewer.
         let (before, whole) = (
             u128::from((2 * count).saturating_sub(lanes)),
@@ -134,8 +159,8 @@ impl Deal {
             lane,
         };
         let next_of_lanes: Vec<NextSample> = self.lengths.iter().enumerate().map(next).collect();
-        let mut own = next_of_lanes[lane].dealt;
-        let missing = count - next_of_lanes.iter().map(|next| next.dealt).sum::<u64>();
+        let mut dealt: Vec<u64> = next_of_lanes.iter().map(|next| next.dealt).collect();
+        let missing = count - dealt.iter().sum::<u64>();
         let waiting = next_of_lanes.into_iter().filter(|next| next.dealt < next.length);
         let mut waiting: BinaryHeap<Reverse<NextSample>> = waiting.map(Reverse).collect();
         for _ in 0..missing {
@@ -143,12 +168,12 @@ impl Deal {
                 break;
             };
             next.dealt += 1;
-            own += u64::from(next.lane == lane);
+            dealt[next.lane] = next.dealt;
             if next.dealt < next.length {
                 waiting.push(Reverse(next));
             }
         }
-        own as usize
+        dealt
     }
 }
 
@@ -229,6 +254,26 @@ mod tests {
         let uneven = Deal::new(vec![u32::MAX, u32::MAX / 3], 128).unwrap();
         let middle = uneven.steps_per_epoch / 2;
         assert_eq!((uneven.range(0, middle).len(), uneven.range(1, middle).len()), (96, 32));
+    }
+
+    #[test]
+    fn a_step_is_dealt_once_to_all_lanes() {
+        let deal = Deal::new((0..100).map(|lane| 50 + lane % 3).collect(), 1000).unwrap();
+        let of_all = |step| (0..100).map(|lane| deal.range(lane, step).len()).sum::<usize>();
+        assert_eq!(of_all(1), 1000);
+        let known = || {
+            deal.known
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|(count, _)| *count)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(known(), [2000, 1000]);
+        let (clone, before) = (deal.clone(), deal.dealt_to_all(2000));
+        assert!(Arc::ptr_eq(&clone.dealt_to_all(2000), &before));
+        assert!((2..5).all(|step| of_all(step) == 1000));
+        assert_eq!(known(), [5000, 4000, 3000, 2000, 1000]);
     }
 
     #[test]

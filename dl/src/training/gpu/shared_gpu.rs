@@ -99,7 +99,7 @@ impl SharedGpu {
     fn making_room<T>(&self, allocate: impl Fn(GpuContext) -> Result<T>) -> Result<T> {
         let allocate =
             || GpuContext::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
-        let leave: [&dyn Fn(); 3] = [&|| self.give_up(), &|| self.found.give_up(self.index), &|| {
+        let leave: [&dyn Fn(); 3] = [&|| self.reclaim(), &|| self.found.reclaim(self.index), &|| {
             self.forget_idle()
         }];
         let mut made = allocate();
