@@ -9,7 +9,9 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use distdl_storage::Unpoisoned;
 
 use crate::error::{Error, Result};
 
@@ -95,12 +97,12 @@ impl Deal {
         most.min(length).min(self.batch) as usize
     }
 
-    /// The first lane, and its samples, that has fewer than there are whole steps in an epoch: there are some of which it takes
+    /// The first lane, and its samples, that has fewer than there are full steps in an epoch: there are some of which it takes
     /// none.
     pub(crate) fn lane_with_empty_shares(&self) -> Option<(usize, u32)> {
-        let whole_steps = self.samples / self.batch;
+        let full_steps = self.samples / self.batch;
         let mut lanes = self.lengths.iter().copied().enumerate();
-        lanes.find(|(_, length)| u64::from(*length) < whole_steps)
+        lanes.find(|(_, length)| u64::from(*length) < full_steps)
     }
 
     /// Whether no lane ever takes more than one sample in a step. Of lanes that differ by at most one sample, any has its turn
@@ -134,12 +136,13 @@ impl Deal {
 
     /// The same of each lane.
     fn dealt_to_all(&self, count: u64) -> Arc<[u64]> {
-        // Whoever comes first computes it, and the others wait for that.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, dealt)) = known.iter().find(|(known, _)| *known == count) {
-            return Arc::clone(dealt);
+        let known = |(known, dealt): &(u64, Arc<[u64]>)| (*known == count).then(|| Arc::clone(dealt));
+        if let Some(dealt) = self.known.lock().unpoisoned().iter().find_map(known) {
+            return dealt;
         }
+        // Two may do this at the same time, to the same end.
         let dealt: Arc<[u64]> = self.deal_first(count).into();
+        let mut known = self.known.lock().unpoisoned();
         known.truncate(KNOWN_MAX - 1);
         known.push_front((count, Arc::clone(&dealt)));
         dealt

@@ -221,7 +221,7 @@ fn unknown(tensors: &SafeTensors<'_>, layout: &ParameterLayout) -> Vec<String> {
 fn is_without_prefix(tensors: &SafeTensors<'_>, layout: &ParameterLayout) -> bool {
     let has = |name: &str| tensors.tensor(name).is_ok();
     let mut names = layout.entries().iter().map(|entry| &*entry.name);
-    names.all(|name| !has(name) && name.strip_prefix(PREFIX).is_some_and(has))
+    names.len() > 0 && names.all(|name| !has(name) && name.strip_prefix(PREFIX).is_some_and(has))
 }
 
 /// Reads a tensor; or says of which other type it is.

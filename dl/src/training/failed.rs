@@ -1,8 +1,9 @@
 //! Errors of training on their way through the engine.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use distdl_engine::EngineError;
+use distdl_storage::Unpoisoned;
 
 use crate::error::Error;
 
@@ -33,7 +34,7 @@ impl Failed {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Error>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 }
 

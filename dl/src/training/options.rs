@@ -174,7 +174,8 @@ impl TrainingOptions {
             let names: Vec<&str> = weights.map(|(entry, _)| &*entry.name).collect();
             words.push_str(&format!(", whose decay is that of {}", names.join(" ")));
         }
-        for (layer, factor) in &self.layer_rates {
+        // Those of 1 change nothing.
+        for (layer, factor) in self.layer_rates.iter().filter(|(_, factor)| **factor != 1.0) {
             words.push_str(&format!(", {factor} times the rate in layer {layer}"));
         }
         let limits = [

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 const LEAST_CHANGE: f64 = 1e-8;
 
 impl Training {
-    /// The learning rate of the next step: the schedule's, or without one the optimizer's, times [`rate_factor`](Self::rate_factor).
+    /// The learning rate of the next step: the schedule's, or without one the optimizer's, times [`rate_factor`](Self::rate_factor);
+    /// a layer's own factor ([`layer_rates`](crate::TrainingOptions::layer_rates)) left out.
     pub fn learning_rate(&self) -> f32 {
         self.plan.learning_rate(self.step)
     }

@@ -149,7 +149,7 @@ impl Training {
         }
         self.has_parted |= result.is_err() && self.data.context().is_in_cluster();
         result.map_err(|error| self.with_input(failed.resolve(error)))?;
-        self.check_values()
+        self.check_parameters()
     }
 
     /// Takes the steps of an iteration by lanes and shards.

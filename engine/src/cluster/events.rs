@@ -25,14 +25,14 @@ pub struct ClusterEvent {
 pub enum Happening {
     /// A process is started.
     Started {
-        /// For this place.
+        /// For this slot.
         slot: u32,
         /// Whether one was there before.
         again: bool,
     },
     /// A process of the cluster ended.
     Exited {
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// Its exit status, in words.
         cause: String,
@@ -41,18 +41,18 @@ pub enum Happening {
     Joined {
         /// Who it is from now on.
         member: MemberId,
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// Its operating-system process.
         process: u32,
         /// Whether it was known before the name node was started again.
         known: bool,
     },
-    /// A process has come to where the others are and waits to take a place: a spare or a replacement.
+    /// A process has come to where the others are and waits to take a slot: a spare or a replacement.
     StandsBy {
         /// The member.
         member: MemberId,
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// Number of the action.
         action: u64,
@@ -76,7 +76,7 @@ pub enum Happening {
     Lost {
         /// The member.
         member: MemberId,
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// Its operating-system process.
         process: u32,
@@ -87,7 +87,7 @@ pub enum Happening {
     Left {
         /// The member.
         member: MemberId,
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// The error it ended with.
         error: Option<String>,
@@ -96,7 +96,7 @@ pub enum Happening {
     Generation {
         /// Its number.
         number: u64,
-        /// The places of its members, by rank.
+        /// The slots of its members, by rank.
         slots: Vec<u32>,
         /// Places that the cluster has.
         processes: u32,

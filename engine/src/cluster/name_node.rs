@@ -45,6 +45,7 @@ mod tests;
 
 use action::Action;
 use cache_directory::CacheDirectory;
+use membership::Strikes;
 use placing::Moves;
 use slot::Slots;
 
@@ -185,8 +186,8 @@ pub(crate) struct NameNode {
     generation_next: u64,
     /// Why the last generation is over, if it is although its members live.
     broken: Option<String>,
-    /// Generations in which the link between two members failed, since it has stood for a lease or a round was not cut.
-    strikes: BTreeMap<(MemberId, MemberId), BTreeSet<u64>>,
+    /// In which generations the link between two members failed lately, since it has stood for a lease or a round was not cut.
+    strikes: BTreeMap<(MemberId, MemberId), Strikes>,
     /// The last action that has an answer, as all before it have. What they were is in the journal alone: a program may run
     /// for weeks.
     last_answered: Option<Head>,

@@ -24,7 +24,7 @@ use crate::task::{Resources, Updates};
 pub(crate) struct Outcome {
     /// One result for each partition asked for.
     pub results: BTreeMap<usize, Box<dyn Any + Send>>,
-    /// Additions, to be counted once an origin.
+    /// Additions, to be counted once per origin.
     pub updates: Vec<Updates>,
     /// Tasks that were ended, and how long workers were busy with tasks, in microseconds.
     pub tasks: (u64, u64),

@@ -16,7 +16,7 @@ use crate::metrics::WorkerTimes;
 use crate::parameters::{Parameters, ShardValues};
 use crate::staleness::Staleness;
 
-/// Takes whole steps, with the work of all lanes and all shards, for a device that keeps parameters and optimizer's state
+/// Takes resident steps, with the work of all lanes and all shards, for a device that keeps parameters and optimizer's state
 /// from step to step.
 pub trait Resident {
     /// Takes the first of `steps`, and as many of those behind it as it sees fit: computes the new values of all parameters
@@ -110,7 +110,7 @@ impl<T: Record> Dataset<T> {
 fn guarded<R>(iteration: &Iteration, work: impl FnOnce() -> Result<R>) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         Err(EngineError::Panic {
-            operator: "iterate (whole steps)".into(),
+            operator: "iterate (resident steps)".into(),
             site: iteration.site.to_string(),
             partition: 0,
             message: panic_text(panic.as_ref()),

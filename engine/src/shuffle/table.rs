@@ -41,7 +41,7 @@ pub(crate) enum KeyEntry<'a, K, V> {
     Vacant(Vacant<'a, K, V>),
 }
 
-/// A index for a key that has no entry.
+/// An index for a key that has no entry.
 pub(crate) struct Vacant<'a, K, V> {
     table: &'a mut Table<K, V>,
     hash: u64,

@@ -38,7 +38,7 @@ mod tests {
     use crate::kernels::programs::PROGRAMS;
 
     #[test]
-    fn a_warp_has_as_many_words_as_the_program_takes() {
+    fn a_transform_has_as_many_words_as_the_program_takes() {
         let program = PROGRAMS.iter().find(|program| program.name == "augment");
         let line = format!("const u32 TRANSFORM_LENGTH = {TRANSFORM_LENGTH};");
         assert!(program.is_some_and(|program| program.text.contains(&line)), "{line}");

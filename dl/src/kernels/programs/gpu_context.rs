@@ -69,7 +69,7 @@ impl GpuContext {
         Ok(self.gpu.allocate(words.saturating_mul(4))?)
     }
 
-    /// As [`allocate`](Self::allocate), with pinned memory of the host at its side.
+    /// As [`allocate`](Self::allocate), with page-locked memory of the host at its side.
     pub fn port(&self, words: usize) -> Result<GpuPort> {
         Ok(GpuPort::new(&self.gpu, words.saturating_mul(4))?)
     }

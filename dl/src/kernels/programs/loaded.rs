@@ -1,10 +1,10 @@
 //! The kernels of all programs on a GPU.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use distdl_engine::device::{Compiler, Gpu, GpuKernel};
-use distdl_storage::DeviceError;
+use distdl_storage::{DeviceError, Unpoisoned};
 
 use super::PROGRAMS;
 use crate::error::Result;
@@ -28,7 +28,7 @@ impl Kernels {
 
     /// A kernel by its name. Errors if there is none, the compiler refuses its program, or the driver fails.
     pub fn get(&self, gpu: &Gpu, name: &str) -> Result<GpuKernel> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.loaded.lock().unpoisoned();
         if let Some(kernel) = loaded.get(name) {
             return Ok(kernel.clone());
         }

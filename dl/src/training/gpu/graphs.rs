@@ -10,7 +10,7 @@ use crate::error::Error;
 /// Kinds of steps that have a graph, the first that come.
 const GRAPHS_MAX: usize = 8;
 
-/// How often steps of a kind may turn out to be others than were captured. Capturing costs more than submission thing by thing.
+/// How often steps of a kind may turn out to be others than were captured. Capturing costs more than asking thing by thing.
 const OTHERS_MAX: u32 = 3;
 
 /// How steps are asked for, by how many rows each lane has, and whether they weigh anything.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use distdl_engine::config::Precision;
 use distdl_engine::device::{Compiler, GpuBuffer, GpuFound, Reclaim};
-use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DevicePin, DeviceTier, StorageError};
+use distdl_storage::{
+    DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DevicePin, DeviceTier, StorageError, Unpoisoned,
+};
 
 use super::super::device::{BlockRows, LaneId};
 use super::super::lane_samples::LaneSamples;
@@ -81,7 +83,7 @@ impl SharedGpu {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<GpuWorkspace>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unpoisoned()
     }
 
     /// A workspace of this shape: one that another lane or task had, or a new one.
@@ -139,15 +141,15 @@ impl SharedGpu {
     }
 
     fn resident(&self) -> MutexGuard<'_, Option<ResidentBuffers>> {
-        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
+        self.resident.lock().unpoisoned()
     }
 
     fn datasets(&self) -> MutexGuard<'_, ResidentDatasets> {
-        self.datasets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.datasets.lock().unpoisoned()
     }
 
     fn weights(&self) -> MutexGuard<'_, BTreeMap<DeviceKey, Arc<[f32]>>> {
-        self.weights.lock().unwrap_or_else(PoisonError::into_inner)
+        self.weights.lock().unpoisoned()
     }
 
     /// What each of a lane's samples weighs, found once; none where all weigh 1.

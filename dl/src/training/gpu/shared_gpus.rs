@@ -1,10 +1,11 @@
 //! The GPUs of a process, and what lanes did on them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use distdl_engine::DatasetId;
+use distdl_storage::Unpoisoned;
 
 use super::graphs::StepCounts;
 use super::shared_gpu::SharedGpu;
@@ -62,7 +63,7 @@ struct Busy {
 
 impl Counted {
     fn busy(&self) -> MutexGuard<'_, Busy> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.busy.lock().unpoisoned()
     }
 
     /// Counts how resident steps were asked for that have come to something.
@@ -80,7 +81,7 @@ impl Counted {
     }
 
     fn graph_fallback(&self) -> MutexGuard<'_, Option<String>> {
-        self.graph_fallback.lock().unwrap_or_else(PoisonError::into_inner)
+        self.graph_fallback.lock().unpoisoned()
     }
 
     /// A pass begins, or several in a row; they are under way until what this gives is dropped.
@@ -184,7 +185,7 @@ impl SharedGpus {
     }
 
     fn too_much(&self) -> MutexGuard<'_, Option<(DatasetId, u64)>> {
-        self.too_much.lock().unwrap_or_else(PoisonError::into_inner)
+        self.too_much.lock().unpoisoned()
     }
 
     /// `None` if it failed because the GPU did, which is lost then: another computes. An error if there is no other, and

@@ -1,5 +1,6 @@
 //! How many handshakes go on at the same time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use distdl_storage::Unpoisoned;
@@ -8,7 +9,7 @@ use distdl_storage::Unpoisoned;
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
 /// Keeps the handshakes at one listener within [`HANDSHAKES_MAX`]. Who accepts takes a permit for each connection before it accepts
-/// another one, so that those too many wait in the system's queue and none is lost.
+/// another one, so that those too many wait in the system's queue. One that says nothing gives way to the one that waits.
 #[derive(Debug, Default)]
 pub(crate) struct HandshakePermits {
     counts: Mutex<Counts>,
@@ -19,11 +20,16 @@ pub(crate) struct HandshakePermits {
 struct Counts {
     taken: usize,
     waiting: usize,
+    /// Permits that are about to be given back for those that wait.
+    yielded: usize,
 }
 
 /// A permit, given back when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Permit(Arc<HandshakePermits>);
+pub(crate) struct Permit {
+    of: Arc<HandshakePermits>,
+    is_yielded: AtomicBool,
+}
 
 impl HandshakePermits {
     /// Waits for a permit.
@@ -35,7 +41,10 @@ impl HandshakePermits {
         let mut counts = free.unpoisoned();
         counts.waiting -= 1;
         counts.taken += 1;
-        Permit(Arc::clone(self))
+        Permit {
+            of: Arc::clone(self),
+            is_yielded: AtomicBool::new(false),
+        }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -44,15 +53,24 @@ impl HandshakePermits {
 }
 
 impl Permit {
-    /// Whether another connection waits for one.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.0.counts().waiting > 0
+    /// Whether this one is to be given back for a connection that waits: one permit for each of those, whoever asks first.
+    pub(super) fn must_yield(&self) -> bool {
+        let mut counts = self.of.counts();
+        let is_wanted = counts.waiting > counts.yielded;
+        if is_wanted {
+            counts.yielded += 1;
+            self.is_yielded.store(true, Ordering::Relaxed);
+        }
+        is_wanted
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.counts().taken -= 1;
-        self.0.given_back.notify_one();
+        let mut counts = self.of.counts();
+        counts.taken -= 1;
+        counts.yielded -= usize::from(*self.is_yielded.get_mut());
+        drop(counts);
+        self.of.given_back.notify_one();
     }
 }

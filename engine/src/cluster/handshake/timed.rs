@@ -51,7 +51,7 @@ impl<'a> Timed<'a> {
             match self.socket.read(buffer).map_err(retry_or_refuse) {
                 Ok(0) => return Err(Refused::Closed),
                 Ok(count) => return Ok(count),
-                Err(Err(Refused::Timeout)) if !self.permit.is_some_and(Permit::is_wanted) => {}
+                Err(Err(Refused::Timeout)) if !self.permit.is_some_and(Permit::must_yield) => {}
                 Err(retry) => retry?,
             }
         }

@@ -1,5 +1,6 @@
 //! Who comes and who goes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::slot::SlotState;
@@ -13,6 +14,18 @@ use crate::cluster::protocol::{FormerMember, HEARTBEATS_PER_LEASE, Inventory, Lo
 
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
+
+/// A failure longer ago than this is another matter than the next one of that link: one that can never be made fails again as soon
+/// as it was tried.
+const STRIKE_AGE_MAX: Duration = Duration::from_secs(120);
+
+/// Failures of the link between two members.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Strikes {
+    generations: BTreeSet<u64>,
+    /// When the newest one was told.
+    newest: Duration,
+}
 
 /// Members and generations that no cluster comes to: whoever names a number from here on was not given it.
 const NUMBERS_MAX: u64 = 1 << 48;
@@ -347,12 +360,13 @@ impl NameNode {
         let cause = format!("the link between {member} and {peer} failed: {cause}");
         let (at, pair) = (self.now, (member.min(peer), member.max(peer)));
         // What counts is the link: a round lasts longer than a lease where one is tried in vain.
-        if stood > self.options.lease {
-            self.strikes.remove(&pair);
-        }
         let strikes = self.strikes.entry(pair).or_default();
-        strikes.insert(generation);
-        let out = strikes.len() >= STRIKES_MAX;
+        if stood > self.options.lease || strikes.newest + STRIKE_AGE_MAX < at {
+            strikes.generations.clear();
+        }
+        strikes.generations.insert(generation);
+        strikes.newest = at;
+        let out = strikes.generations.len() >= STRIKES_MAX;
         self.loss.get_or_insert_with(|| MemberLoss {
             at,
             cause: cause.clone(),
