@@ -92,7 +92,9 @@ impl<T: Record, R: Route<T>> ShuffleSpec for Plain<T, R> {
 
 /// Records on their way into batches, by bucket.
 struct Cutting<T> {
-    buckets: Vec<Cut<T>>,
+    /// By number of the bucket, in pages that are made when a record comes: a partition may have few for very many buckets.
+    pages: Vec<Option<Box<[Cut<T>; PAGE]>>>,
+    buckets: usize,
     batch_records: usize,
     bytes: u64,
     bytes_max: u64,
@@ -104,6 +106,9 @@ struct Cut<T> {
     bytes: u64,
 }
 
+/// Buckets in a page.
+const PAGE: usize = 32;
+
 /// A batch is full with so many bytes, however few records they are.
 const BATCH_BYTES_MAX: u64 = 256 << 10;
 
@@ -112,12 +117,9 @@ const CUTTING_PART: u64 = 8;
 
 impl<T: Record> Cutting<T> {
     fn new(context: &TaskContext, buckets: usize) -> Self {
-        let empty = || Cut {
-            records: Vec::new(),
-            bytes: 0,
-        };
         Self {
-            buckets: (0..buckets).map(|_| empty()).collect(),
+            pages: (0..buckets.div_ceil(PAGE)).map(|_| None).collect(),
+            buckets,
             batch_records: context.resources.batch_records,
             bytes: 0,
             bytes_max: context.resources.share_bytes() / CUTTING_PART,
@@ -125,8 +127,12 @@ impl<T: Record> Cutting<T> {
     }
 
     fn push(&mut self, index: usize, record: T, emit: Emit<'_>) {
-        let buckets = self.buckets.len();
-        let bucket = &mut self.buckets[index];
+        let empty = |_| Cut {
+            records: Vec::new(),
+            bytes: 0,
+        };
+        let page = self.pages[index / PAGE].get_or_insert_with(|| Box::new(std::array::from_fn(empty)));
+        let bucket = &mut page[index % PAGE];
         let bytes = bytes_of_one(&record);
         bucket.records.push(record);
         bucket.bytes += bytes;
@@ -134,7 +140,7 @@ impl<T: Record> Cutting<T> {
         if bucket.records.len() >= self.batch_records || bucket.bytes >= BATCH_BYTES_MAX {
             let full = std::mem::take(&mut bucket.records);
             // Nobody counts what is empty: the next batch has its room at once only if there is room for one of each bucket.
-            if (full.len() * size_of::<T>() * buckets) as u64 <= self.bytes_max {
+            if (full.len() * size_of::<T>() * self.buckets) as u64 <= self.bytes_max {
                 bucket.records.reserve_exact(full.len());
             }
             let bytes = std::mem::take(&mut bucket.bytes);
@@ -145,14 +151,20 @@ impl<T: Record> Cutting<T> {
         }
     }
 
+    /// Emits what is left, by bucket.
     fn flush(&mut self, emit: Emit<'_>) {
         self.bytes = 0;
-        for (index, bucket) in self.buckets.iter_mut().enumerate() {
-            if !bucket.records.is_empty() {
+        let pages = self.pages.iter_mut().enumerate();
+        for (number, page) in pages.filter_map(|(number, page)| Some((number, page.as_mut()?))) {
+            for (offset, bucket) in page
+                .iter_mut()
+                .enumerate()
+                .filter(|(_, bucket)| !bucket.records.is_empty())
+            {
                 let (mut records, bytes) = (std::mem::take(&mut bucket.records), std::mem::take(&mut bucket.bytes));
                 // It may wait for long.
                 records.shrink_to_fit();
-                emit(index, AnyBatch::owned(records), bytes);
+                emit(number * PAGE + offset, AnyBatch::owned(records), bytes);
             }
         }
     }
@@ -259,14 +271,39 @@ mod tests {
     use crate::context::Context;
     use crate::id::DatasetId;
 
-    /// What a writer's buffers take when records came bucket by bucket, and what it may fill them with, in bytes.
-    fn held(memory_bytes_max: u64) -> (u64, u64) {
+    fn cutting(memory_bytes_max: u64, buckets: usize) -> Cutting<u64> {
         let config = Config::default()
             .with_threads(1)
             .with_memory_bytes_max(memory_bytes_max);
         let context = Context::new(config).unwrap();
         let task = TaskContext::new(Arc::clone(context.resources()), DatasetId(0), 0, Arc::default());
-        let mut cutting = Cutting::<u64>::new(&task, 100);
+        Cutting::new(&task, buckets)
+    }
+
+    #[test]
+    fn few_records_take_few_pages_and_leave_in_the_order_of_buckets() {
+        let mut cutting = cutting(1 << 30, 1_000_000);
+        let records = [999_999, 3, 500_000, 3, 17];
+        for (record, bucket) in records.into_iter().enumerate() {
+            cutting.push(bucket, record as u64, &mut |_, _, _| unreachable!("no batch is full"));
+        }
+        let pages = |cutting: &Cutting<u64>| cutting.pages.iter().flatten().count();
+        assert_eq!(pages(&cutting), 3);
+        let mut sent = Vec::new();
+        cutting.flush(&mut |bucket, batch, bytes| sent.push((bucket, batch.typed::<u64>().into_vec(), bytes)));
+        let expected = [
+            (3, vec![1, 3], 16),
+            (17, vec![4], 8),
+            (500_000, vec![2], 8),
+            (999_999, vec![0], 8),
+        ];
+        assert_eq!(sent, expected);
+        assert_eq!((pages(&cutting), cutting.bytes), (3, 0));
+    }
+
+    /// What a writer's buffers take when records came bucket by bucket, and what it may fill them with, in bytes.
+    fn held(memory_bytes_max: u64) -> (u64, u64) {
+        let mut cutting = cutting(memory_bytes_max, 100);
         let mut sent = 0;
         for bucket in 0..100 {
             // Whole batches, so that nothing is left in them.
@@ -275,7 +312,13 @@ mod tests {
             }
         }
         assert_eq!(sent, 100 * 5 * 1024);
-        let slots: usize = cutting.buckets.iter().map(|bucket| bucket.records.capacity()).sum();
+        let slots: usize = cutting
+            .pages
+            .iter()
+            .flatten()
+            .flat_map(|page| page.iter())
+            .map(|bucket| bucket.records.capacity())
+            .sum();
         (slots as u64 * 8, cutting.bytes_max)
     }
 

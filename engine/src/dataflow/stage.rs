@@ -321,7 +321,6 @@ impl Tasks {
             return Ok(());
         };
         let writer = spec.writer(&context, partition);
-        let sequences = vec![0; spec.buckets()];
         let kept = match self.job.team.ranks() {
             1 => None,
             _ => self
@@ -337,7 +336,7 @@ impl Tasks {
             stream,
             writer,
             kind: spec.record_type(),
-            sequences,
+            sequences: BTreeMap::new(),
             kept,
         });
         Ok(())

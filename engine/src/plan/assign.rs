@@ -43,22 +43,25 @@ impl Holders {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Assignment {
     stages: Vec<BTreeMap<usize, usize>>,
+    /// For each stage the ranks that have partitions of it: they are asked for at the end of every task.
+    ranks: Vec<BTreeSet<usize>>,
 }
 
 impl Assignment {
     /// For each stage the rank of each of its partitions.
-    #[cfg(test)]
     pub(crate) fn of(stages: Vec<BTreeMap<usize, usize>>) -> Self {
-        Self { stages }
+        let ranks = stages.iter().map(|stage| stage.values().copied().collect());
+        Self {
+            ranks: ranks.collect(),
+            stages,
+        }
     }
 
     /// Everything on one process.
     pub(crate) fn alone(plan: &Plan) -> Self {
         let stages = plan.stages.iter();
         let stages = stages.map(|stage| stage.partitions.iter().map(|partition| (*partition, 0)).collect());
-        Self {
-            stages: stages.collect(),
-        }
+        Self::of(stages.collect())
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `speeds`: a partition of the result goes where
@@ -99,9 +102,7 @@ impl Assignment {
             }));
             placed
         });
-        Self {
-            stages: stages.collect(),
-        }
+        Self::of(stages.collect())
     }
 
     /// The rank that computes a partition of a stage, if the stage has it.
@@ -118,11 +119,8 @@ impl Assignment {
     }
 
     /// The ranks that have partitions of a stage.
-    pub(crate) fn ranks(&self, stage: usize) -> BTreeSet<usize> {
-        self.stages
-            .get(stage)
-            .map(|stage| stage.values().copied().collect())
-            .unwrap_or_default()
+    pub(crate) fn ranks(&self, stage: usize) -> impl Iterator<Item = usize> + '_ {
+        self.ranks.get(stage).into_iter().flatten().copied()
     }
 }
 
@@ -187,6 +185,16 @@ mod tests {
             *counts.entry(rank).or_default() += 1;
             counts
         })
+    }
+
+    #[test]
+    fn asking_for_the_ranks_of_a_stage_looks_at_each_rank_once_and_at_no_partition() {
+        let stage = (0..1000).map(|partition| (partition, partition % 3)).collect();
+        let assignment = Assignment::of(vec![stage, BTreeMap::new()]);
+        assert!(assignment.ranks(0).eq(0..3));
+        assert!(assignment.ranks(1).chain(assignment.ranks(2)).next().is_none());
+        let kept = assignment.ranks.iter().map(BTreeSet::len);
+        assert!(kept.eq([3, 0]), "they were worked out when the assignment was made");
     }
 
     #[test]

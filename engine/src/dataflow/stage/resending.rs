@@ -1,5 +1,6 @@
 //! Outputs that are kept from an earlier round of the action: sent again, instead of computed again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,7 +19,7 @@ pub(super) struct Resending {
     parts: Option<Arc<[BucketFrame]>>,
     next: usize,
     /// How many batches each bucket has been sent.
-    sequences: Vec<u64>,
+    sequences: BTreeMap<usize, u64>,
 }
 
 impl Resending {
@@ -27,7 +28,7 @@ impl Resending {
             partition,
             parts: None,
             next: 0,
-            sequences: Vec::new(),
+            sequences: BTreeMap::new(),
         }
     }
 }
@@ -75,14 +76,13 @@ impl Tasks {
     }
 
     fn send_part(&mut self, resending: &mut Resending, (bucket, stored): &BucketFrame) -> Result<()> {
-        let sequences = &mut resending.sequences;
-        sequences.resize(sequences.len().max(bucket + 1), 0);
+        let sent = resending.sequences.entry(*bucket).or_default();
         let address = Address {
             source: resending.partition,
             bucket: *bucket,
-            sequence: sequences[*bucket],
+            sequence: *sent,
         };
-        sequences[*bucket] += 1;
+        *sent += 1;
         let (here, elsewhere) = self.targets(address);
         if here.is_empty() && elsewhere.is_empty() {
             return Ok(());

@@ -76,7 +76,8 @@ pub(super) struct Running {
     pub(super) stream: AnyStream,
     pub(super) writer: Box<dyn BucketWriter>,
     pub(super) kind: RecordType,
-    pub(super) sequences: Vec<u64>,
+    /// How many batches each bucket has been sent, of those that were sent any.
+    pub(super) sequences: BTreeMap<usize, u64>,
     /// What keeps a copy of what it sends, if something does.
     pub(super) kept: Option<Keeping>,
 }
@@ -89,12 +90,13 @@ impl Running {
         let kept = &mut self.kept;
         let mut failure = None;
         let mut emit = |bucket, batch, bytes| {
+            let sent = sequences.entry(bucket).or_default();
             let address = Address {
                 source: partition,
                 bucket,
-                sequence: sequences[bucket],
+                sequence: *sent,
             };
-            sequences[bucket] += 1;
+            *sent += 1;
             if let Err(error) = tasks.send_parcel(address, batch, kind, bytes, kept) {
                 failure.get_or_insert(error);
             }
