@@ -114,7 +114,7 @@ impl Inbox {
         rank: usize,
         header: &Header,
         payload: Payload,
-        charge: Option<Arc<Charge>>,
+        charge: &Arc<Charge>,
         workers: &BTreeSet<usize>,
     ) {
         let [_, _, stage, bucket, source, sequence] = header.words;
@@ -136,7 +136,8 @@ impl Inbox {
                 given
             };
             if let Some(parcels) = waiting.parcels.get_mut(*worker) {
-                let parcel = Parcel::new((*worker, rank), bucket, (source, sequence), payload, charge.clone());
+                let charge = Some(Arc::clone(charge));
+                let parcel = Parcel::new((*worker, rank), bucket, (source, sequence), payload, charge);
                 parcels.push((shuffle, parcel));
             }
         }

@@ -247,16 +247,18 @@ impl Job {
         let Some(spec) = self.lineage.shuffle_spec(shuffle) else {
             return;
         };
-        let kind = spec.record_type();
-        let charge = self.parcel_memory.reserve(frame.len() as u64);
-        let payload = match charge {
-            Some(_) => Payload::Frame(frame.into()),
+        let parcels = readers.workers.len();
+        let (payload, charge) = match self.parcel_memory.reserve(frame.len() as u64, parcels) {
+            Some(charge) => (Payload::Frame(frame.into()), charge),
             None => match self.parcel_memory.put_frame(&frame) {
-                Ok(stored) => Payload::Stored(stored, kind),
+                Ok(stored) => {
+                    let payload = Payload::Stored(stored, Arc::new(spec.record_type()));
+                    (payload, self.parcel_memory.count(parcels))
+                }
                 Err(error) => return self.fail(error),
             },
         };
-        self.inbox.parcel(rank, header, payload, charge, &readers.workers);
+        self.inbox.parcel(rank, header, payload, &charge, &readers.workers);
     }
 
     /// An attempt at a partition of a stage has ended, and whatever it has sent is sent.

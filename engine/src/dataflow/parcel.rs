@@ -15,7 +15,7 @@ use crate::dataflow::parcel_memory::Charge;
 use crate::error::Result;
 use crate::outputs::Stored;
 
-/// A batch for one bucket of a shuffle.
+/// A batch for one bucket of a shuffle. It is kept small: there may be one for each source and bucket.
 pub(crate) struct Parcel {
     /// Index of the worker that reads it.
     pub worker: u64,
@@ -35,11 +35,11 @@ pub(crate) struct Parcel {
 /// The records of a parcel.
 pub(crate) enum Payload {
     /// As they are.
-    Batch(AnyBatch, RecordType),
+    Batch(AnyBatch, Arc<RecordType>),
     /// As another process sent them; all who read them share the frame.
     Frame(Bytes),
     /// On disk.
-    Stored(Stored, RecordType),
+    Stored(Stored, Arc<RecordType>),
     /// Given away.
     Taken,
 }
@@ -99,10 +99,13 @@ impl Payload {
         match self {
             Self::Batch(batch, kind) => {
                 let (first, second) = kind.share(batch);
-                (Self::Batch(first, kind), Self::Batch(second, kind))
+                (Self::Batch(first, Arc::clone(&kind)), Self::Batch(second, kind))
             }
             Self::Frame(frame) => (Self::Frame(frame.clone()), Self::Frame(frame)),
-            Self::Stored(stored, kind) => (Self::Stored(stored.clone(), kind), Self::Stored(stored, kind)),
+            Self::Stored(stored, kind) => (
+                Self::Stored(stored.clone(), Arc::clone(&kind)),
+                Self::Stored(stored, kind),
+            ),
             Self::Taken => (Self::Taken, Self::Taken),
         }
     }
@@ -153,6 +156,11 @@ impl<'de> Deserialize<'de> for Parcel {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_parcel_is_small() {
+        assert!(size_of::<Parcel>() <= 104, "{}", size_of::<Parcel>());
+    }
 
     #[test]
     fn all_who_read_a_frame_have_the_same_bytes() {

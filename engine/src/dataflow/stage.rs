@@ -335,7 +335,7 @@ impl Tasks {
             child: shuffle.child,
             stream,
             writer,
-            kind: spec.record_type(),
+            kind: Arc::new(spec.record_type()),
             sequences: BTreeMap::new(),
             kept,
         });

@@ -91,12 +91,15 @@ impl Tasks {
         let frame = stored.read()?;
         self.post(&elsewhere, address, &frame);
         if let Some(kind) = self.kind().filter(|_| !here.is_empty()) {
-            let charge = self.job.parcel_memory.reserve(frame.len() as u64);
-            let payload = match charge {
-                Some(_) => Payload::Frame(frame.into()),
-                None => Payload::Stored(stored.clone(), kind),
+            let memory = &self.job.parcel_memory;
+            let (payload, charge) = match memory.reserve(frame.len() as u64, here.len()) {
+                Some(charge) => (Payload::Frame(frame.into()), charge),
+                None => {
+                    let payload = Payload::Stored(stored.clone(), Arc::new(kind));
+                    (payload, memory.count(here.len()))
+                }
             };
-            self.deliver(&here, address, payload, charge);
+            self.deliver(&here, address, payload, &charge);
         }
         Ok(())
     }

@@ -75,7 +75,7 @@ pub(super) struct Running {
     pub(super) child: DatasetId,
     pub(super) stream: AnyStream,
     pub(super) writer: Box<dyn BucketWriter>,
-    pub(super) kind: RecordType,
+    pub(super) kind: Arc<RecordType>,
     /// How many batches each bucket has been sent, of those that were sent any.
     pub(super) sequences: BTreeMap<usize, u64>,
     /// What keeps a copy of what it sends, if something does.
@@ -86,7 +86,7 @@ impl Running {
     /// Cuts a batch into buckets, or what is left if there is no more; the code that combines belongs to the child.
     pub(super) fn write(&mut self, tasks: &mut Tasks, batch: Option<AnyBatch>) -> TaskResult<()> {
         let _writing = self.context.writing(self.child);
-        let (partition, kind, sequences) = (self.attempt.partition, self.kind, &mut self.sequences);
+        let (partition, kind, sequences) = (self.attempt.partition, &self.kind, &mut self.sequences);
         let kept = &mut self.kept;
         let mut failure = None;
         let mut emit = |bucket, batch, bytes| {
@@ -151,14 +151,14 @@ impl Tasks {
         &mut self,
         address: Address,
         batch: AnyBatch,
-        kind: RecordType,
+        kind: &Arc<RecordType>,
         bytes: u64,
         kept: &mut Option<Keeping>,
     ) -> Result<()> {
         let (here, elsewhere) = self.targets(address);
         let charge = match here.is_empty() {
             true => None,
-            false => self.job.parcel_memory.reserve(bytes),
+            false => self.job.parcel_memory.reserve(bytes, here.len()),
         };
         let (mut rest, mut stored) = (Some(batch), None);
         if (!elsewhere.is_empty() || kept.is_some())
@@ -180,12 +180,18 @@ impl Tasks {
         let Some(batch) = rest.filter(|_| !here.is_empty()) else {
             return Ok(());
         };
-        let payload = match (&charge, stored) {
-            (Some(_), _) => Payload::Batch(batch, kind),
-            (None, Some(stored)) => Payload::Stored(stored, kind),
-            (None, None) => Payload::Stored(self.job.parcel_memory.put_frame(&kind.encode(batch)?)?, kind),
+        let memory = &self.job.parcel_memory;
+        let (payload, charge) = match (charge, stored) {
+            (Some(charge), _) => (Payload::Batch(batch, Arc::clone(kind)), charge),
+            (None, stored) => {
+                let stored = match stored {
+                    Some(stored) => stored,
+                    None => memory.put_frame(&kind.encode(batch)?)?,
+                };
+                (Payload::Stored(stored, Arc::clone(kind)), memory.count(here.len()))
+            }
         };
-        self.deliver(&here, address, payload, charge);
+        self.deliver(&here, address, payload, &charge);
         Ok(())
     }
 
@@ -195,7 +201,7 @@ impl Tasks {
         here: &[(usize, usize)],
         address: Address,
         mut payload: Payload,
-        charge: Option<Arc<Charge>>,
+        charge: &Arc<Charge>,
     ) {
         for (index, (position, worker)) in here.iter().enumerate() {
             let (given, kept) = if index + 1 == here.len() {
@@ -206,7 +212,13 @@ impl Tasks {
             payload = kept;
             let source = (address.source as u64, address.sequence);
             let processes = (*worker, self.job.team.rank);
-            let parcel = Parcel::new(processes, address.bucket as u64, source, given, charge.clone());
+            let parcel = Parcel::new(
+                processes,
+                address.bucket as u64,
+                source,
+                given,
+                Some(Arc::clone(charge)),
+            );
             self.outgoing[*position].push(parcel);
         }
     }
