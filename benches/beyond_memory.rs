@@ -1,8 +1,8 @@
 //! One epoch over samples that memory cannot hold, and the most memory that it took:
 //! `cargo bench --bench beyond_memory -- --memory 64MB --threads 2`.
 //!
-//! The samples are generated, kept on disk as blocks, and trained on by the MLP 784-256-128-10. With more `--memory` than
-//! they take, the same epoch is one from memory, with the same parameters at its end.
+//! The samples are generated, kept on disk as blocks, and trained on by the MLP 784-256-128-10. With more `--memory`
+//! than they take, the same epoch is one from memory, with the same parameters at its end.
 
 mod common;
 

@@ -1,5 +1,6 @@
-//! Training on a GPU: samples/s of dense networks and LeNet on made-up data that stays on it, and whether many jobs give
-//! its memory back: `cargo bench --bench gpu -- --gpu on`. `benches/peers/torch_gpu.py` runs it in turn with PyTorch.
+//! Training on a GPU: samples/s of dense networks and LeNet on made-up data that stays on it, and whether many jobs
+//! give its memory back: `cargo bench --bench gpu -- --gpu on`. `benches/peers/torch_gpu.py` runs it in turn with
+//! PyTorch.
 
 mod common;
 
@@ -45,14 +46,15 @@ struct Arguments {
     /// Takes no resident steps: parameters go to the GPU in each, and gradients come back.
     #[arg(long)]
     single_steps: bool,
-    /// Steps between two looks at the clock; as many as take about half a second, or 5 s of the wide network, unless said.
+    /// Steps between two looks at the clock; as many as take about half a second, or 5 s of the wide network, unless
+    /// said.
     #[arg(long)]
     steps: Option<u64>,
     /// How often they are measured, after a warm-up.
     #[arg(long, default_value_t = 7)]
     runs: usize,
-    /// Runs so many jobs in place of measuring, and says what of the GPU's memory was in use after the first tenth of them
-    /// and at the end.
+    /// Runs so many jobs in place of measuring, and says what of the GPU's memory was in use after the first tenth of
+    /// them and at the end.
     #[arg(long)]
     jobs: Option<usize>,
     /// Passed by `cargo bench`; means nothing here.
@@ -119,8 +121,9 @@ impl Network {
         }
     }
 
-    /// What a run is to take: much more than the host's part of it. Each sends all parameters to the GPU and fetches them,
-    /// which takes milliseconds; but those of the wide network are 201 MB and take about 50 ms, 1 to 2% of a run that long.
+    /// What a run is to take: much more than the host's part of it. Each sends all parameters to the GPU and fetches
+    /// them, which takes milliseconds; but those of the wide network are 201 MB and take about 50 ms, 1 to 2% of a run
+    /// that long.
     fn run_seconds(self) -> f64 {
         match self {
             Self::Mlp | Self::Weighted | Self::Lenet => 0.5,
@@ -128,8 +131,8 @@ impl Network {
         }
     }
 
-    /// Floating-point operations of the matrix products for a sample, forward and backward; the first layer has no gradient
-    /// by its inputs.
+    /// Floating-point operations of the matrix products for a sample, forward and backward; the first layer has no
+    /// gradient by its inputs.
     fn operations(self) -> f64 {
         let dense = |sides: &[usize]| -> f64 {
             let products = sides.windows(2).map(|pair| 2.0 * (pair[0] * pair[1]) as f64);

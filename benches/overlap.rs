@@ -1,8 +1,8 @@
 //! What it spares to push the gradients of later layers while earlier ones run backward, `cargo bench --bench overlap`.
 //!
-//! A lane waits in place of computing, a third of its time forward and the rest backward, layer after layer, so that the
-//! cores are free for the exchange as they would be with a lane on a device. Processes exchange through sockets, as on
-//! several hosts. Pushing as a whole and in pieces take turns.
+//! A lane waits in place of computing, a third of its time forward and the rest backward, layer after layer, so that
+//! the cores are free for the exchange as they would be with a lane on a device. Processes exchange through sockets, as
+//! on several hosts. Pushing as a whole and in pieces take turns.
 
 mod common;
 

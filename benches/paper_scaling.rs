@@ -2,8 +2,8 @@
 //!
 //! Nodes are processes, and exchange gradients and parameters as they always do. What a lane computes is replaced by
 //! waiting for the time that it was measured to take, so that a machine of two cores can host twelve nodes: what a step
-//! takes beyond the waiting of the busiest node is exchange and waiting for others. The baseline is a plain loop without
-//! the engine. `benches/peers/plot_scaling.py` draws the figures.
+//! takes beyond the waiting of the busiest node is exchange and waiting for others. The baseline is a plain loop
+//! without the engine. `benches/peers/plot_scaling.py` draws the figures.
 
 mod common;
 

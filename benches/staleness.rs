@@ -1,8 +1,9 @@
-//! What a slow worker costs the others, by how old the parameters may be that lanes read: `cargo bench --bench staleness`.
+//! What a slow worker costs the others, by how old the parameters may be that lanes read: `cargo bench --bench
+//! staleness`.
 //!
-//! Each mode runs undisturbed, and with every step of a lane ten times as long on the second worker: as one process of two
-//! threads, and as three processes of one thread, of which the last one owns the parameters. All numbers but those of
-//! whole steps are those of the first worker, which is never slow.
+//! Each mode runs undisturbed, and with every step of a lane ten times as long on the second worker: as one process of
+//! two threads, and as three processes of one thread, of which the last one owns the parameters. All numbers but those
+//! of whole steps are those of the first worker, which is never slow.
 
 mod common;
 
@@ -139,8 +140,8 @@ fn train(context: &Context, staleness: Staleness, arguments: &Arguments) -> Resu
     let mut first = 0.0;
     let begun = Instant::now();
     let epoch = training.steps_per_epoch();
-    // One loop: lanes that have left a slow process return to it at the beginning of the next one, to see whether it has
-    // become quicker.
+    // One loop: lanes that have left a slow process return to it at the beginning of the next one, to see whether it
+    // has become quicker.
     training.iterate(epoch * arguments.epochs, |step| {
         if step.step + 1 == epoch {
             first = begun.elapsed().as_secs_f64();

@@ -21,7 +21,8 @@ use serde_json::json;
 struct Arguments {
     #[command(flatten)]
     flags: Flags,
-    /// File, or pattern of files, with a line of names each. By default a file of three spirals is made in the output folder.
+    /// File, or pattern of files, with a line of names each. By default a file of three spirals is made in the output
+    /// folder.
     #[arg(long)]
     data: Option<String>,
     /// Folder for the model and the normalisation.

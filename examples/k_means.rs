@@ -75,8 +75,8 @@ fn find(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Points of a sample to begin with: each is the farthest from those before it (Gonzalez, 1985), so that no two lie in one cluster
-/// while another has none.
+/// Points of a sample to begin with: each is the farthest from those before it (Gonzalez, 1985), so that no two lie in
+/// one cluster while another has none.
 fn far_apart(sample: &[Point], count: usize) -> Vec<Point> {
     let mut chosen: Vec<Point> = sample.first().copied().into_iter().collect();
     while chosen.len() < count.min(sample.len()) {

@@ -1,7 +1,8 @@
 //! Trains on MNIST, changes the data, and goes on: `cargo run --release --example live`.
 //!
-//! The samples are live records: which image, and which digit it shows. Statistics follow each change at the cost of the
-//! change, only the partitions that changed are gathered again, and training says which of its batches are others now.
+//! The samples are live records: which image, and which digit it shows. Statistics follow each change at the cost of
+//! the change, only the partitions that changed are gathered again, and training says which of its batches are others
+//! now.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -106,8 +106,8 @@ fn compare(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The same configuration, seed and device included, for one process to which nothing happens. It keeps the threads of one of
-/// several, which change nothing but its time.
+/// The same configuration, seed and device included, for one process to which nothing happens. It keeps the threads of
+/// one of several, which change nothing but its time.
 fn alone(config: Config) -> Config {
     Config {
         processes: 1,

@@ -14,8 +14,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 16;
 
-/// The one address that a name has, or the first of several at which somebody listens. A name that has none yet, as in a cluster
-/// whose parts are started in any order, is asked for again for `patience`, and `tell` hears once why.
+/// The one address that a name has, or the first of several at which somebody listens. A name that has none yet, as in
+/// a cluster whose parts are started in any order, is asked for again for `patience`, and `tell` hears once why.
 ///
 /// # Errors
 /// In words, without a remedy, why there is none.

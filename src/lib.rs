@@ -74,12 +74,13 @@ pub mod prelude {
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a driver program with a context made from a configuration; with `--processes` more than 1, in as many processes
-/// that this one starts and watches over, as the name node of their cluster. An error goes to standard error as one message, and
-/// ends the process with exit code 1, and so does a panic of the program. A process that its cluster has given up ends within some seconds, whatever the program does.
+/// that this one starts and watches over, as the name node of their cluster. An error goes to standard error as one
+/// message, and ends the process with exit code 1, and so does a panic of the program. A process that its cluster has
+/// given up ends within some seconds, whatever the program does.
 ///
-/// SIGINT, SIGTERM and SIGHUP end the process or processes, which take along what they have on disk, also as the first process of
-/// a container. In one process this is so only for those of them about which nothing is done when this begins: a program that
-/// handles or ignores one itself says so before.
+/// SIGINT, SIGTERM and SIGHUP end the process or processes, which take along what they have on disk, also as the first
+/// process of a container. In one process this is so only for those of them about which nothing is done when this
+/// begins: a program that handles or ignores one itself says so before.
 ///
 /// ```no_run
 /// use distdl::prelude::*;

@@ -102,7 +102,8 @@ struct Member {
     /// Where it listens for other processes [default: the address that reaches the name node].
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
-    /// The port at which it listens for them, as a firewall may want; each process on a host needs one of its own [default: any that is free].
+    /// The port at which it listens for them, as a firewall may want; each process on a host needs one of its own
+    /// [default: any that is free].
     #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
     port: u16,
     /// The address that other processes are told instead.
@@ -111,7 +112,8 @@ struct Member {
     /// How long it looks for a name node that is gone.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 30_000)]
     name_grace: u64,
-    /// File with the secret of the cluster, at least 16 bytes; needed if other hosts can reach it. `-` is standard input.
+    /// File with the secret of the cluster, at least 16 bytes; needed if other hosts can reach it. `-` is standard
+    /// input.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The program and its arguments.

@@ -45,8 +45,8 @@ pub struct EpochReport {
 pub struct GpuReport {
     /// The process, counted from 0.
     pub process: usize,
-    /// The share of the time in which no pass was under way, 0 to 1: they waited for the exchange of parameters, or for the
-    /// CPU. A pass is what a lane has its GPU do in a step, from the first copy there to the last one back.
+    /// The share of the time in which no pass was under way, 0 to 1: they waited for the exchange of parameters, or for
+    /// the CPU. A pass is what a lane has its GPU do in a step, from the first copy there to the last one back.
     pub waited: f64,
     /// What was done.
     #[serde(flatten)]
@@ -205,8 +205,8 @@ impl Reporter {
         self.bar.suspend(|| writeln!(output, "{line}"))
     }
 
-    /// Says on standard error what the workers of this process did in all iterations so far: there each process says what is
-    /// its own. For people a line a worker, for programs a JSON object.
+    /// Says on standard error what the workers of this process did in all iterations so far: there each process says
+    /// what is its own. For people a line a worker, for programs a JSON object.
     ///
     /// # Errors
     /// If standard error cannot be written.

@@ -19,9 +19,9 @@ use crate::shape::{Image, Shape};
 const WORDS: u64 = 8;
 
 /// By how much the pictures of a training may be changed; by default not at all. Each time a lane takes a sample, its
-/// picture is mirrored, then turned about its centre, then moved, all by chance: a function of (seed, step, lane, row). What
-/// is measured or predicted is never changed. Pixels that come from outside the picture are 0, so it is best that 0 is the
-/// background, or the mean where features are normalised.
+/// picture is mirrored, then turned about its centre, then moved, all by chance: a function of (seed, step, lane, row).
+/// What is measured or predicted is never changed. Pixels that come from outside the picture are 0, so it is best that
+/// 0 is the background, or the mean where features are normalised.
 ///
 /// ```
 /// use distdl_dl::{Augmentation, TrainingOptions};
@@ -68,14 +68,16 @@ impl Augmentation {
         Ok(image)
     }
 
-    /// What is done to so many rows of a step, the first of which is [`Draw::first_row`], as a kernel for GPUs takes it.
+    /// What is done to so many rows of a step, the first of which is [`Draw::first_row`], as a kernel for GPUs takes
+    /// it.
     #[cfg(feature = "gpu")]
     fn transforms(&self, draw: Draw, rows: usize) -> impl Iterator<Item = [u64; TRANSFORM_LENGTH]> {
         let rows = (draw.first_row..).take(rows);
         rows.map(move |row| self.draw(draw, row).transform().words())
     }
 
-    /// What is done to a row of a step. Each part is drawn whether it is wanted or not, so that one does not show in another.
+    /// What is done to a row of a step. Each part is drawn whether it is wanted or not, so that one does not show in
+    /// another.
     fn draw(&self, draw: Draw, row: u64) -> Change {
         let mut stream = Stream::new(draw.seed, Purpose::Augmentation, [draw.step, draw.lane]);
         stream.seek(row.wrapping_mul(WORDS));
@@ -106,7 +108,8 @@ impl Change {
     /// This change as kernels take it.
     fn transform(&self) -> AffineTransform {
         let angle = f64::from(self.degrees).to_radians();
-        // libm's, since those of the C library have other bits on other machines. Of nothing they are known, sign included.
+        // libm's, since those of the C library have other bits on other machines. Of nothing they are known, sign
+        // included.
         let (sine, cosine) = match angle == 0.0 {
             true => (angle, 1.0),
             false => (libm::sin(angle), libm::cos(angle)),

@@ -25,9 +25,9 @@ impl BestModel {
 }
 
 /// Keeps the parameters of the best models in memory, and says when there was no better one for too long (early
-/// stopping). It sees what the driver program shows it, so it is the same in all processes. Checkpoints of the training hold it as it
-/// was last shown something, and [`resumed`](Self::resumed) takes it from there; without checkpoints a program may write it down in
-/// any of serde's formats.
+/// stopping). It sees what the driver program shows it, so it is the same in all processes. Checkpoints of the training
+/// hold it as it was last shown something, and [`resumed`](Self::resumed) takes it from there; without checkpoints a
+/// program may write it down in any of serde's formats.
 ///
 /// ```no_run
 /// # use distdl_dl::{BestModels, Result, Samples, Training};

@@ -176,8 +176,8 @@ impl Checkpoints {
             .map(|(_, number)| number);
         let before = commits.clone();
         // An action of its own, whose answer stands: a process that was taken for lost in the next one, and wakes when
-        // others have written later checkpoints, is refused. Processes may compute with other kernels, and whoever repeats
-        // the next action must write the same bytes.
+        // others have written later checkpoints, is refused. Processes may compute with other kernels, and whoever
+        // repeats the next action must write the same bytes.
         let kernels = self.kernels.clone();
         let begun = context
             .range(0..1, 1)
@@ -309,11 +309,11 @@ impl Checkpoints {
 
 impl NeuralNetwork {
     /// The parameters in the newest whole checkpoint at `url`, of whatever training of a network with these parameters:
-    /// with another optimizer, schedule, batch or other data. As [`initial_parameters`](crate::TrainingOptions::initial_parameters)
-    /// of a training, with checkpoints in a folder of its own, they are what it begins with; its optimizer's state begins
-    /// anew. A training that is to go on as it was needs none of this: see [`Resume`]. Where the other one writes checkpoints
-    /// of its own, [save](Self::save) them in a file: it goes on only with the parameters that it began with, and here newer
-    /// ones may come.
+    /// with another optimizer, schedule, batch or other data. As
+    /// [`initial_parameters`](crate::TrainingOptions::initial_parameters) of a training, with checkpoints in a folder
+    /// of its own, they are what it begins with; its optimizer's state begins anew. A training that is to go on as it
+    /// was needs none of this: see [`Resume`]. Where the other one writes checkpoints of its own, [save](Self::save)
+    /// them in a file: it goes on only with the parameters that it began with, and here newer ones may come.
     ///
     /// One process reads for all.
     ///
@@ -337,7 +337,8 @@ impl NeuralNetwork {
     /// ```
     ///
     /// # Errors
-    /// If there is no checkpoint, none is whole, or it has tensors of other names or shapes; the message lists how they differ.
+    /// If there is no checkpoint, none is whole, or it has tensors of other names or shapes; the message lists how they
+    /// differ.
     pub fn load_checkpoint(&self, context: &Context, url: &str) -> Result<Vec<f32>> {
         let options = CheckpointOptions::new(url);
         let commits = Commits::open(context.stores(), url).map_err(|error| Error::Engine(error.into()))?;

@@ -1,10 +1,11 @@
 //! How samples are dealt to lanes and steps.
 //!
-//! A step takes the next `batch` samples of an epoch, over all lanes; only the last one of an epoch may have fewer. Lanes
-//! take turns in proportion to what they have, so that they all end with the epoch: sample `i` of a lane of `n` has its
-//! turn at `(i + 1/2) / n` of the epoch, and of two lanes with a turn at the same place the lower one comes first. (This
-//! is how the method of Webster and Sainte-Laguë deals seats. It never takes back what it has dealt, so the samples of
-//! a lane in the first steps are the first of its order; Balinski and Young, "Fair Representation", 1982.)
+//! A step takes the next `batch` samples of an epoch, over all lanes; only the last one of an epoch may have fewer.
+//! Lanes take turns in proportion to what they have, so that they all end with the epoch: sample `i` of a lane of `n`
+//! has its turn at `(i + 1/2) / n` of the epoch, and of two lanes with a turn at the same place the lower one comes
+//! first. (This is how the method of Webster and Sainte-Laguë deals seats. It never takes back what it has dealt, so
+//! the samples of a lane in the first steps are the first of its order; Balinski and Young, "Fair Representation",
+//! 1982.)
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
@@ -97,16 +98,16 @@ impl Deal {
         most.min(length).min(self.batch) as usize
     }
 
-    /// The first lane, and its samples, that has fewer than there are full steps in an epoch: there are some of which it takes
-    /// none.
+    /// The first lane, and its samples, that has fewer than there are full steps in an epoch: there are some of which
+    /// it takes none.
     pub(crate) fn lane_with_empty_shares(&self) -> Option<(usize, u32)> {
         let full_steps = self.samples / self.batch;
         let mut lanes = self.lengths.iter().copied().enumerate();
         lanes.find(|(_, length)| u64::from(*length) < full_steps)
     }
 
-    /// Whether no lane ever takes more than one sample in a step. Of lanes that differ by at most one sample, any has its turn
-    /// `k` before any has its turn `k + 1`.
+    /// Whether no lane ever takes more than one sample in a step. Of lanes that differ by at most one sample, any has
+    /// its turn `k` before any has its turn `k + 1`.
     pub(crate) fn deals_singly(&self) -> bool {
         let (least, most) = (self.lengths.iter().min(), self.lengths.iter().max());
         let is_even = least.zip(most).is_some_and(|(least, most)| most - least <= 1);

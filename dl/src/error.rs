@@ -145,7 +145,8 @@ pub enum Error {
     /// There is no memory of the host for what is wanted.
     #[error("training: {0}")]
     Memory(String),
-    /// A GPU must compute, and there is none that can: a layer has no kernels for it, it has too little memory, or it is lost.
+    /// A GPU must compute, and there is none that can: a layer has no kernels for it, it has too little memory, or it
+    /// is lost.
     #[error("training: {0}")]
     Gpu(String),
     /// What should be impossible: a bug of this crate, or of a layer or optimizer of one's own.

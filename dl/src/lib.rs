@@ -1,8 +1,8 @@
 //! Deep learning on partitioned data: a mini-batch goes in, a gradient comes out, an optimizer applies it.
 //!
-//! The modules are listed in the order in which data meets them. Networks, layers and kernels are pure functions of their
-//! arguments: a network holds no parameters, a layer holds no state, a kernel sums in a fixed order, and every random number is
-//! keyed by logical ids. `training` holds the state: parameters, checkpoints, and what stays on GPUs.
+//! The modules are listed in the order in which data meets them. Networks, layers and kernels are pure functions of
+//! their arguments: a network holds no parameters, a layer holds no state, a kernel sums in a fixed order, and every
+//! random number is keyed by logical ids. `training` holds the state: parameters, checkpoints, and what stays on GPUs.
 
 // What all others stand on.
 mod error;

@@ -24,12 +24,13 @@ pub enum Loss {
     /// -ln of the softmax of the outputs at the label; the outputs are logits, so the last layer has no softmax of its
     /// own.
     SoftmaxCrossEntropy,
-    /// [`SoftmaxCrossEntropy`](Self::SoftmaxCrossEntropy) with weights of classes, and with targets that are smoothed, as
-    /// `torch.nn.CrossEntropyLoss(weight, label_smoothing)`: with l the label, w the weights, s the smoothing and K classes, the sum over classes c of (s w\[c\] / K,
-    /// and at the label (1 - s) w\[l\] more) times -ln of the softmax at c. The mean over samples is divided by the sum of
-    /// their w\[l\], which is the [weight](BatchReport::weight) of a report: so samples of a class of weight 0 do not count
-    /// where nothing is smoothed, and a step of nothing else changes nothing. It counts as a step all the same: for schedules, and as one
-    /// of the [updates](crate::Optimizer::apply) by whose number Adam, AdamW and LAMB correct their means.
+    /// [`SoftmaxCrossEntropy`](Self::SoftmaxCrossEntropy) with weights of classes, and with targets that are smoothed,
+    /// as `torch.nn.CrossEntropyLoss(weight, label_smoothing)`: with l the label, w the weights, s the smoothing and K
+    /// classes, the sum over classes c of (s w\[c\] / K, and at the label (1 - s) w\[l\] more) times -ln of the softmax
+    /// at c. The mean over samples is divided by the sum of their w\[l\], which is the [weight](BatchReport::weight) of
+    /// a report: so samples of a class of weight 0 do not count where nothing is smoothed, and a step of nothing else
+    /// changes nothing. It counts as a step all the same: for schedules, and as one of the
+    /// [updates](crate::Optimizer::apply) by whose number Adam, AdamW and LAMB correct their means.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
@@ -47,8 +48,8 @@ pub enum Loss {
     MeanSquaredError,
     /// Mean over the outputs of |output - target|; labels count as one-hot targets.
     L1,
-    /// Mean over the outputs of max(0, 1 - target * output), for targets of 1 and -1; labels count as 1 at the label and -1
-    /// elsewhere.
+    /// Mean over the outputs of max(0, 1 - target * output), for targets of 1 and -1; labels count as 1 at the label
+    /// and -1 elsewhere.
     Hinge,
     /// Mean over the outputs of the cross-entropy of the output's sigmoid against a target from 0 to 1; the outputs are
     /// logits, so the last layer has no sigmoid of its own. Labels count as one-hot targets.
@@ -86,7 +87,8 @@ impl Loss {
         }
     }
 
-    /// Errors if a network that ends in `last` of so many outputs would not do for this loss, or its options make no sense.
+    /// Errors if a network that ends in `last` of so many outputs would not do for this loss, or its options make no
+    /// sense.
     pub(crate) fn check_last(&self, last: Activation, output_length: usize) -> Result<()> {
         if let Some(smoothed) = self.smoothed() {
             self.check_smoothed(smoothed, output_length)?;

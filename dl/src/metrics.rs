@@ -12,12 +12,14 @@ use crate::error::{Error, Result};
 pub struct BatchReport {
     /// Sum over samples of the loss of each; NaN or infinite if any is.
     pub loss_sum: f64,
-    /// Samples whose largest output is at their label; `None` where targets are values and not labels, or there are no samples.
+    /// Samples whose largest output is at their label; `None` where targets are values and not labels, or there are no
+    /// samples.
     pub correct: Option<u64>,
     /// Number of samples.
     pub samples: u64,
     /// What the sum is divided by for the mean loss: the number of samples, or the sum of their classes' weights
-    /// ([`Loss::WeightedCrossEntropy`](crate::Loss::WeightedCrossEntropy)) or of those that a loss of one's own gives them.
+    /// ([`Loss::WeightedCrossEntropy`](crate::Loss::WeightedCrossEntropy)) or of those that a loss of one's own gives
+    /// them.
     pub weight: f64,
 }
 
@@ -39,8 +41,8 @@ impl BatchReport {
         self.loss_sum / self.weight
     }
 
-    /// Share of samples that are right, 0 to 1. There is none for no samples, nor where targets are values: models are then
-    /// judged by [`mean_loss`](Self::mean_loss).
+    /// Share of samples that are right, 0 to 1. There is none for no samples, nor where targets are values: models are
+    /// then judged by [`mean_loss`](Self::mean_loss).
     pub fn accuracy(&self) -> Option<f64> {
         let correct = self.correct.filter(|_| self.samples > 0)?;
         Some(correct as f64 / self.samples as f64)
@@ -66,8 +68,8 @@ pub struct GpuFigures {
     pub passes: u64,
     /// How long at least one of those was under way, copies included, in seconds.
     pub busy_seconds: f64,
-    /// Bytes that were copied to it for them: parameters, the optimizer's state where it stays there, and mini-batches or their
-    /// places.
+    /// Bytes that were copied to it for them: parameters, the optimizer's state where it stays there, and mini-batches
+    /// or their places.
     pub to_gpu_bytes: u64,
     /// Bytes that were copied from it: gradients, or parameters and state; losses and hits.
     pub from_gpu_bytes: u64,
@@ -77,7 +79,8 @@ pub struct GpuFigures {
     pub graphs: u64,
     /// Resident steps that were asked for as such a graph.
     pub graph_steps: u64,
-    /// Resident steps that were asked for kernel by kernel: of each kind the first, and those of which no graph can be made.
+    /// Resident steps that were asked for kernel by kernel: of each kind the first, and those of which no graph can be
+    /// made.
     pub eager_steps: u64,
     /// Why a step last was not asked for as a graph though it was to be, if there was one.
     pub graph_fallback: Option<String>,
@@ -88,7 +91,8 @@ pub struct GpuFigures {
 }
 
 impl GpuFigures {
-    /// What was done since the figures were `before`. How many GPUs there are, and why a step was last no graph, is as it is now.
+    /// What was done since the figures were `before`. How many GPUs there are, and why a step was last no graph, is as
+    /// it is now.
     pub fn since(self, before: &Self) -> Self {
         Self {
             passes: self.passes.saturating_sub(before.passes),
@@ -213,8 +217,8 @@ impl ConfusionMatrix {
         self.count(class, class) as f64 / there as f64
     }
 
-    /// The harmonic mean of precision and recall of `class`, 2 hits / (2 hits + false ones + missed ones); NaN if there is
-    /// nothing of it on either side.
+    /// The harmonic mean of precision and recall of `class`, 2 hits / (2 hits + false ones + missed ones); NaN if there
+    /// is nothing of it on either side.
     pub fn f1(&self, class: usize) -> f64 {
         let ends = (0..self.classes).map(|other| self.count(other, class) + self.count(class, other));
         2.0 * self.count(class, class) as f64 / ends.sum::<u64>() as f64
@@ -250,9 +254,9 @@ impl CountedPairs {
     }
 }
 
-/// The area under the curve of true over false positives: the probability that a positive sample has a larger score than
-/// a negative one, where equal ones count half (Mann and Whitney, 1947). NaN if there are no positive or no negative ones;
-/// scores that are not numbers come last or first, by their sign.
+/// The area under the curve of true over false positives: the probability that a positive sample has a larger score
+/// than a negative one, where equal ones count half (Mann and Whitney, 1947). NaN if there are no positive or no
+/// negative ones; scores that are not numbers come last or first, by their sign.
 pub fn area_under_curve(scores: impl IntoIterator<Item = (f32, bool)>) -> f64 {
     let mut scores: Vec<(f32, bool)> = scores.into_iter().collect();
     scores.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));

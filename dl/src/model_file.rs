@@ -17,10 +17,11 @@ use std::path::Path;
 impl NeuralNetwork {
     /// Writes all parameters to a safetensors file: whole or not at all, and on the disk when this returns.
     ///
-    /// Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers, activations
-    /// as layers of their own: `load_state_dict(load_file(path))` takes the file, and [`load`](Self::load) takes what
-    /// `save_file(state_dict(), path)` has written. `Dense::relu` and the like, of which [`NeuralNetwork::dense`] is made, are
-    /// one layer here: such a file fits an `nn.Sequential` whose elements are layer and activation in one.
+    /// Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers,
+    /// activations as layers of their own: `load_state_dict(load_file(path))` takes the file, and [`load`](Self::load)
+    /// takes what `save_file(state_dict(), path)` has written. `Dense::relu` and the like, of which
+    /// [`NeuralNetwork::dense`] is made, are one layer here: such a file fits an `nn.Sequential` whose elements are
+    /// layer and activation in one.
     ///
     /// ```
     /// # let folder = tempfile::tempdir().expect("a folder");
@@ -46,8 +47,8 @@ impl NeuralNetwork {
     /// The parameters that a safetensors file holds, of this network.
     ///
     /// # Errors
-    /// If the file cannot be read, is damaged, or holds tensors of other names, shapes or types; the message lists how they
-    /// differ.
+    /// If the file cannot be read, is damaged, or holds tensors of other names, shapes or types; the message lists how
+    /// they differ.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Vec<f32>> {
         load(path.as_ref(), self.parameter_layout())
     }

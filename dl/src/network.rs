@@ -30,11 +30,11 @@ use wiring::{GradientBuffers, Wires};
 /// A network that is ready to compute. It is cheap to clone, holds no parameters, and is the same in every process that
 /// built it from the same words.
 ///
-/// A model is asked for four things, as in the paper "DistDL: a distributed deep learning service schema with GPU accelerating"
-/// (2015): its *topology*, which is this type; to *iterate*, which [`train`](Self::train) begins and
-/// [`Training::iterate`](crate::Training::iterate) does; and, of parameters over a dataset, for their [`error`](Self::error) and
-/// for what they [`predict`](Self::predict). [`error_batch`](Self::error_batch) and [`predict_batch`](Self::predict_batch) are
-/// the same of one batch, in a workspace of one's own.
+/// A model is asked for four things, as in the paper "DistDL: a distributed deep learning service schema with GPU
+/// accelerating" (2015): its *topology*, which is this type; to *iterate*, which [`train`](Self::train) begins and
+/// [`Training::iterate`](crate::Training::iterate) does; and, of parameters over a dataset, for their
+/// [`error`](Self::error) and for what they [`predict`](Self::predict). [`error_batch`](Self::error_batch) and
+/// [`predict_batch`](Self::predict_batch) are the same of one batch, in a workspace of one's own.
 ///
 /// ```
 /// use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
@@ -77,8 +77,8 @@ impl NeuralNetwork {
         NeuralNetwork::with_element(input)
     }
 
-    /// A dense classifier: hidden layers of the given widths with relu, `classes` logits, softmax cross-entropy. Errors if a
-    /// width is 0.
+    /// A dense classifier: hidden layers of the given widths with relu, `classes` logits, softmax cross-entropy. Errors
+    /// if a width is 0.
     pub fn dense(input_length: usize, hidden: &[usize], classes: usize) -> Result<Self> {
         let builder = hidden.iter().fold(Self::new(Input(input_length)), |builder, width| {
             builder.hidden(Dense::relu(*width))
@@ -88,8 +88,8 @@ impl NeuralNetwork {
 }
 
 impl<T: Scalar> WiredLayer<T> {
-    /// What of its parameters no gradient changes, by place in the flat vector: running statistics, or all of a frozen layer as such
-    /// that never move.
+    /// What of its parameters no gradient changes, by place in the flat vector: running statistics, or all of a frozen
+    /// layer as such that never move.
     fn not_learnt(&self) -> Option<Statistics> {
         if self.is_frozen {
             return Some(Statistics {
@@ -213,7 +213,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         Some((index, wired.layer.kind()))
     }
 
-    /// The first layer that learns, by index and kind, and needs several rows for its statistics; `None` if there is none.
+    /// The first layer that learns, by index and kind, and needs several rows for its statistics, if there is one.
     pub(crate) fn measures_several_rows(&self) -> Option<(usize, &'static str)> {
         let mut layers = self.layers.iter().enumerate();
         let (index, wired) = layers.find(|(_, wired)| !wired.is_frozen && !wired.layer.measures_one_row())?;
@@ -226,8 +226,8 @@ impl<T: Scalar> NeuralNetwork<T> {
         first.try_for_each(|first| first.layer.check_inputs(inputs))
     }
 
-    /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
-    /// has.
+    /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than
+    /// memory has.
     pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {
         let (mut parameters, count) = (Vec::new(), self.parameter_count());
         parameters.try_reserve_exact(count).map_err(|_| {
@@ -245,8 +245,8 @@ impl<T: Scalar> NeuralNetwork<T> {
         Ok(parameters)
     }
 
-    /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated, but for the first
-    /// [`add_gradient`](Self::add_gradient).
+    /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated, but for the
+    /// first [`add_gradient`](Self::add_gradient).
     pub fn workspace(&self, rows_max: usize) -> Workspace<T> {
         let scratch = self.layers.iter().map(|wired| wired.layer.scratch_length()).max();
         let (widest, scratch) = (self.widest(), scratch.unwrap_or(0));
@@ -269,10 +269,11 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// losses.
     ///
     /// `inputs` is rows x input length; `parameters` and `gradient` are flat vectors of [`Self::parameter_count`]
-    /// elements. What layers do by chance is keyed by the workspace's [draw](Workspace::set_draw): set another one for each step, or it is the same in all. Where the network has
-    /// [statistics](Self::statistics), `gradient` holds what was found in the rows, times their number; it is 0 where layers are
-    /// [frozen](Self::with_frozen). Errors if a length does not match, the workspace is too small, or a label is out of range. A loss that
-    /// is not finite is no error here: it is in the report.
+    /// elements. What layers do by chance is keyed by the workspace's [draw](Workspace::set_draw): set another one for
+    /// each step, or it is the same in all. Where the network has [statistics](Self::statistics), `gradient` holds what
+    /// was found in the rows, times their number; it is 0 where layers are [frozen](Self::with_frozen). Errors if a
+    /// length does not match, the workspace is too small, or a label is out of range. A loss that is not finite is no
+    /// error here: it is in the report.
     pub fn gradient(
         &self,
         parameters: &[T],
@@ -286,8 +287,8 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.gradient_from_end(parameters, batch, workspace, gradient, &mut |_, _| ())
     }
 
-    /// As [`gradient`](Self::gradient) of a batch of inputs, targets and rows. Calls `has_end(start, gradient[start..])` as soon as
-    /// that suffix is final, so that it can be sent during the backward pass.
+    /// As [`gradient`](Self::gradient) of a batch of inputs, targets and rows. Calls `has_end(start,
+    /// gradient[start..])` as soon as that suffix is final, so that it can be sent during the backward pass.
     pub(crate) fn gradient_from_end(
         &self,
         parameters: &[T],
@@ -337,8 +338,8 @@ impl<T: Scalar> NeuralNetwork<T> {
         Ok(report)
     }
 
-    /// As [`gradient`](Self::gradient), but adds to what `gradient` holds: the rows are a micro-batch of a mini-batch. Allocates a
-    /// vector as long as the parameters in the workspace the first time. Where it fails, nothing is added.
+    /// As [`gradient`](Self::gradient), but adds to what `gradient` holds: the rows are a micro-batch of a mini-batch.
+    /// Allocates a vector as long as the parameters in the workspace the first time. Where it fails, nothing is added.
     pub fn add_gradient(
         &self,
         parameters: &[T],
@@ -358,8 +359,8 @@ impl<T: Scalar> NeuralNetwork<T> {
     }
 
     /// The outputs for `rows` inputs, rows x output length; probabilities where the loss takes logits. They lie in the
-    /// workspace. For a dataset there is [`predict`](NeuralNetwork::predict). Errors if a length does not match or the workspace
-    /// is too small.
+    /// workspace. For a dataset there is [`predict`](NeuralNetwork::predict). Errors if a length does not match or the
+    /// workspace is too small.
     pub fn predict_batch<'a>(
         &self,
         parameters: &[T],
@@ -464,9 +465,9 @@ impl<T: Scalar> NeuralNetwork<T> {
     }
 }
 
-/// `784 -> dense 256 relu -> dense 10 identity, softmax_cross_entropy`: the same words for the same topology. A layer that
-/// reads other rows than those of the layer before it says which, by the number of the layer that makes them, from 1; 0 is the
-/// network's input.
+/// `784 -> dense 256 relu -> dense 10 identity, softmax_cross_entropy`: the same words for the same topology. A layer
+/// that reads other rows than those of the layer before it says which, by the number of the layer that makes them, from
+/// 1; 0 is the network's input.
 impl<T: Scalar> Display for NeuralNetwork<T> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}", self.input)?;
@@ -484,7 +485,8 @@ impl<T: Scalar> Display for NeuralNetwork<T> {
     }
 }
 
-/// In programs with debug assertions makes what a layer or a loss is to write NaN, so that it shows if one of the user's own does not.
+/// In programs with debug assertions makes what a layer or a loss is to write NaN, so that it shows if one of the
+/// user's own does not.
 fn show_unwritten<T: Scalar>(values: &mut [T]) -> &mut [T] {
     if cfg!(debug_assertions) {
         values.fill(T::from_f64(f64::NAN));

@@ -80,8 +80,8 @@ impl Normalization {
     /// everywhere is only moved.
     ///
     /// # Errors
-    /// If there are no samples, or more than 2^32; if the scale is not a finite number above 0, or takes a mean or a deviation
-    /// beyond what `f32` has.
+    /// If there are no samples, or more than 2^32; if the scale is not a finite number above 0, or takes a mean or a
+    /// deviation beyond what `f32` has.
     pub fn new(totals: &Totals, scale: f32) -> Result<Self> {
         if !(scale.is_finite() && scale > 0.0) {
             return Err(Error::Samples(format!(
@@ -117,10 +117,10 @@ impl Normalization {
         )
     }
 
-    /// From all samples of a dataset, as MLlib's `StandardScaler` with mean and deviation, but for the deviation, which is
-    /// that of the samples and not an estimate from them (divided by n and not n - 1). A feature is rounded to the
-    /// 2^30th part of its largest magnitude in the data; all else is exact, so it is a function of the samples as a multiset. Takes
-    /// two passes over the data, which is best persisted.
+    /// From all samples of a dataset, as MLlib's `StandardScaler` with mean and deviation, but for the deviation, which
+    /// is that of the samples and not an estimate from them (divided by n and not n - 1). A feature is rounded to the
+    /// 2^30th part of its largest magnitude in the data; all else is exact, so it is a function of the samples as a
+    /// multiset. Takes two passes over the data, which is best persisted.
     ///
     /// ```
     /// # use distdl_dl::{Features, Normalization, SampleTargets, Samples};
@@ -137,8 +137,8 @@ impl Normalization {
     /// ```
     ///
     /// # Errors
-    /// If there are no samples, or blocks have different numbers of features, or a feature is not finite; otherwise as any
-    /// action.
+    /// If there are no samples, or blocks have different numbers of features, or a feature is not finite; otherwise as
+    /// any action.
     #[track_caller]
     pub fn fit(data: &Dataset<Samples>) -> Result<Self> {
         let found = data.run_partitions(|partition, blocks| {
@@ -192,8 +192,8 @@ impl Normalization {
         &self.deviation
     }
 
-    /// The samples with their features normalised, as `F32`. With other statistics all of them are other samples: as long
-    /// as the statistics have changed little, it is cheaper to keep a normalisation than to renew it.
+    /// The samples with their features normalised, as `F32`. With other statistics all of them are other samples: as
+    /// long as the statistics have changed little, it is cheaper to keep a normalisation than to renew it.
     ///
     /// ```
     /// # use distdl_dl::{Features, Normalization, SampleTargets, Samples};

@@ -27,8 +27,8 @@ pub use sgd::Sgd;
 /// the parameters, in the slots of the shard, so that a step can be taken again.
 ///
 /// The formulas, options and defaults of ours are those of `torch.optim`; the learning rate comes from the
-/// [schedule](crate::Schedule). Every parameter is treated by itself, but for [norms](Self::measures) that are exact, so
-/// the cut into shards does not show.
+/// [schedule](crate::Schedule). Every parameter is treated by itself, but for [norms](Self::measures) that are exact,
+/// so the cut into shards does not show.
 ///
 /// Its `Debug` words stand in checkpoints: equal words are to mean equal results.
 pub trait Optimizer: Debug + Send + Sync {
@@ -37,8 +37,8 @@ pub trait Optimizer: Debug + Send + Sync {
         0
     }
 
-    /// Default learning rate where [`TrainingOptions::schedule`](crate::TrainingOptions::schedule) gives none; as `torch.optim`,
-    /// except SGD (0.1).
+    /// Default learning rate where [`TrainingOptions::schedule`](crate::TrainingOptions::schedule) gives none; as
+    /// `torch.optim`, except SGD (0.1).
     fn learning_rate(&self) -> f32 {
         0.1
     }
@@ -48,14 +48,14 @@ pub trait Optimizer: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Number of sums of squares that it wants of every tensor before a step. If there are any, it is given parts of one
-    /// tensor each, and what the sums of that tensor came to stands in `shard.totals`.
+    /// Number of sums of squares that it wants of every tensor before a step. If there are any, it is given parts of
+    /// one tensor each, and what the sums of that tensor came to stands in `shard.totals`.
     fn measures(&self) -> usize {
         0
     }
 
-    /// Adds to the sums of a tensor, as many as [`measures`](Self::measures) says, what a part of it contributes. The other
-    /// arguments are those of [`apply`](Self::apply), before the step. Errors if lengths differ.
+    /// Adds to the sums of a tensor, as many as [`measures`](Self::measures) says, what a part of it contributes. The
+    /// other arguments are those of [`apply`](Self::apply), before the step. Errors if lengths differ.
     fn measure(
         &self,
         _update: u64,
@@ -68,11 +68,11 @@ pub trait Optimizer: Debug + Send + Sync {
     }
 
     /// Makes `shard.after` of `shard.before` and the mean gradient, which is `gradient_scale` (1 / samples) times
-    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given. Errors if lengths
-    /// differ; then what is in `after` is not used.
+    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given. Errors if
+    /// lengths differ; then what is in `after` is not used.
     ///
-    /// `update` counts all steps since the state was 0, from 0, including those of [weight](crate::BatchReport::weight) 0, for which
-    /// this is not called; bias correction, such as Adam's, is then slightly too weak.
+    /// `update` counts all steps since the state was 0, from 0, including those of [weight](crate::BatchReport::weight)
+    /// 0, for which this is not called; bias correction, such as Adam's, is then slightly too weak.
     fn apply(
         &self,
         update: u64,
@@ -82,13 +82,15 @@ pub trait Optimizer: Debug + Send + Sync {
         shard: &mut ShardValues<'_>,
     ) -> Result<()>;
 
-    /// A copy without weight decay, for parameters excluded by [`TrainingOptions::decay`](crate::TrainingOptions::decay), with as
-    /// many slots and measures, and kernels for GPUs if this has them; `None` if unsupported, and then excluding any is an error.
+    /// A copy without weight decay, for parameters excluded by
+    /// [`TrainingOptions::decay`](crate::TrainingOptions::decay), with as many slots and measures, and kernels for GPUs
+    /// if this has them; `None` if unsupported, and then excluding any is an error.
     fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
         None
     }
 
-    /// Its updates on a GPU, if there are kernels for them. Where one process has all lanes, parameters stay on the GPU then.
+    /// Its updates on a GPU, if there are kernels for them. Where one process has all lanes, parameters stay on the GPU
+    /// then.
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn GpuOptimizer> {
         None

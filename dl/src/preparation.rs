@@ -33,21 +33,22 @@ pub trait PrepareSamples {
     fn one_hot(&self, classes: usize) -> Dataset<Samples>;
 
     /// Splits the samples at random into one dataset for each weight, such as one for training and one for tests; every
-    /// sample goes to exactly one of them, in the partition where it was. Which one is a function of (seed, partition, place
-    /// in the partition), however the partition is cut into blocks. Blocks that nothing is left of are left out.
+    /// sample goes to exactly one of them, in the partition where it was. Which one is a function of (seed, partition,
+    /// place in the partition), however the partition is cut into blocks. Blocks that nothing is left of are left out.
     ///
     /// # Errors
     /// If the weights are not positive finite numbers.
     #[track_caller]
     fn split_samples(&self, weights: &[f64], seed: u64) -> Result<Vec<Dataset<Samples>>>;
 
-    /// Deals the samples of each partition at random to as many partitions, so that these are alike wherever samples lay: to be done
-    /// before training on data that lies in some order, such as by class, as each lane has its partitions. One shuffle, best
-    /// persisted.
+    /// Deals the samples of each partition at random to as many partitions, so that these are alike wherever samples
+    /// lay: to be done before training on data that lies in some order, such as by class, as each lane has its
+    /// partitions. One shuffle, best persisted.
     ///
-    /// Of as many samples in a row as there are partitions each gets one, so they have nearly equally many. Where a sample goes is a
-    /// function of (seed, partition, place in the partition), however the partition is cut into blocks; there, samples are in the order of
-    /// (partition, place) where they were: training walks through them in another order in each epoch by itself.
+    /// Of as many samples in a row as there are partitions each gets one, so they have nearly equally many. Where a
+    /// sample goes is a function of (seed, partition, place in the partition), however the partition is cut into
+    /// blocks; there, samples are in the order of (partition, place) where they were: training walks through them in
+    /// another order in each epoch by itself.
     ///
     /// ```
     /// use distdl_dl::{Features, PrepareSamples, SampleTargets, Samples};

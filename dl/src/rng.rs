@@ -52,8 +52,8 @@ impl Stream {
         (self.0.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
-    /// The next number of the normal distribution N(0, 1); takes four words. sqrt(-2 ln u) cos(2 pi v) for u in (0, 1] and
-    /// v in [0, 1): Box and Muller, "A note on the generation of random normal deviates", 1958.
+    /// The next number of the normal distribution N(0, 1); takes four words. sqrt(-2 ln u) cos(2 pi v) for u in (0, 1]
+    /// and v in [0, 1): Box and Muller, "A note on the generation of random normal deviates", 1958.
     pub fn next_normal(&mut self) -> f64 {
         let (u, v) = (1.0 - self.next_unit(), self.next_unit());
         // libm's, since those of the C library have other bits on other machines.

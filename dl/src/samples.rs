@@ -169,8 +169,8 @@ impl Samples {
         Samples::new(feature_length, Features::F32(features), SampleTargets::Labels(labels))
     }
 
-    /// Samples of rows with the outputs that a network should have for them; all rows have as many features, and as many
-    /// outputs, as the first.
+    /// Samples of rows with the outputs that a network should have for them; all rows have as many features, and as
+    /// many outputs, as the first.
     ///
     /// # Errors
     /// If there are no rows, or one has more or fewer features or outputs than the first; it is named.
@@ -303,7 +303,8 @@ impl Samples {
     /// The samples with value targets, `classes` for each, instead of labels: 1 at the label and 0 elsewhere.
     ///
     /// # Errors
-    /// If the targets are values already, there are no classes, or a label is not less than `classes`, whose row is named.
+    /// If the targets are values already, there are no classes, or a label is not less than `classes`, whose row is
+    /// named.
     pub fn one_hot(&self, classes: usize) -> Result<Samples> {
         let SampleTargets::Labels(labels) = self.targets() else {
             let problem = "one_hot takes samples with labels; these have values already";
@@ -336,8 +337,8 @@ impl Samples {
         Samples::together(self.feature_length, Arc::clone(&self.features), targets)
     }
 
-    /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts. Where the samples are in order, such as by
-    /// class, so are the pieces, and lanes that train on them are not alike:
+    /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts. Where the samples
+    /// are in order, such as by class, so are the pieces, and lanes that train on them are not alike:
     /// [`shuffle_samples`](crate::PrepareSamples::shuffle_samples) mixes those of a dataset.
     ///
     /// ```

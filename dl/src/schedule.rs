@@ -77,9 +77,9 @@ pub enum Schedule {
         /// What follows.
         then: Box<Schedule>,
     },
-    /// A schedule of one's own: rates at some steps, which ascend. Between two of them the rate goes in a line; before the first
-    /// it is that one's, and behind the last that one's. Two steps that follow each other make a jump, so this can be any
-    /// function of the step. It is data and no closure, so that a checkpoint knows it.
+    /// A schedule of one's own: rates at some steps, which ascend. Between two of them the rate goes in a line; before
+    /// the first it is that one's, and behind the last that one's. Two steps that follow each other make a jump, so
+    /// this can be any function of the step. It is data and no closure, so that a checkpoint knows it.
     Points(Vec<(u64, f32)>),
 }
 

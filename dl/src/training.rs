@@ -92,11 +92,11 @@ impl NeuralNetwork {
     /// or goes on from a checkpoint. The data is best persisted first; it is computed once here.
     ///
     /// # Errors
-    /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed; if the network cannot
-    /// use a sample: a label that is no class, an index that an embedding has no vector for, a target value that the loss does not take;
-    /// if the checkpoint to go on from cannot be read, or is of another training; if an option makes no sense, or not for what
-    /// lanes have.
-    /// If a GPU must compute (`device.gpu` is `on`), also if a layer has no kernels for GPUs.
+    /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed;
+    /// if the network cannot use a sample: a label that is no class, an index that an embedding has no vector for, a
+    /// target value that the loss does not take; if the checkpoint to go on from cannot be read, or is of another
+    /// training; if an option makes no sense, or not for what lanes have. If a GPU must compute (`device.gpu` is `on`),
+    /// also if a layer has no kernels for GPUs.
     #[track_caller]
     pub fn train(&self, data: &Dataset<Samples>, options: TrainingOptions) -> Result<Training> {
         if options.lanes == 0 || data.partitions() < options.lanes {
@@ -188,8 +188,9 @@ impl Training {
         self.devices.figures()
     }
 
-    /// The [`gpu_figures`](Self::gpu_figures) of each process of the cluster that computes on GPUs, as it was at the end of the last action: by its place,
-    /// counted from 0, and its life, another number once the process has died and was started again.
+    /// The [`gpu_figures`](Self::gpu_figures) of each process of the cluster that computes on GPUs, as it was at the
+    /// end of the last action: by its place, counted from 0, and its life, another number once the process has died and
+    /// was started again.
     pub fn gpu_figures_of_all(&self) -> BTreeMap<(usize, u64), GpuFigures> {
         self.devices.figures_of_all()
     }
@@ -200,14 +201,15 @@ impl Training {
         self.parameters.latest().to_vec()
     }
 
-    /// Sets the parameters. The optimizer's state is 0 again, and a checkpoint of this very step is written anew: what was trained up to
-    /// here is in it no more. To keep a model that was better before, [save](NeuralNetwork::save) it to a file. What a training begins with is
-    /// better given as [`initial_parameters`](TrainingOptions::initial_parameters), which one that goes on from a checkpoint leaves
+    /// Sets the parameters. The optimizer's state is 0 again, and a checkpoint of this very step is written anew: what
+    /// was trained up to here is in it no more. To keep a model that was better before, [save](NeuralNetwork::save) it
+    /// to a file. What a training begins with is better given as
+    /// [`initial_parameters`](TrainingOptions::initial_parameters), which one that goes on from a checkpoint leaves
     /// alone.
     ///
     /// # Errors
-    /// If there are not as many as the network has, or one of them is not finite: then the training has those it had. If the
-    /// checkpoint cannot be written.
+    /// If there are not as many as the network has, or one of them is not finite: then the training has those it had.
+    /// If the checkpoint cannot be written.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         self.check_unity()?;
         crate::error::check_length("the parameters", self.plan.network.parameter_count(), parameters.len())?;

@@ -199,12 +199,12 @@ fn unreadable(what: &str) -> EngineError {
 /// A value that closures on workers add to and the driver reads.
 ///
 /// What an operator's closure adds is counted when its partition has been computed to the end, once for each partition
-/// of the operator, however often actions or recovery run it again. A closure that reads a partition must ask for the record
-/// behind the last one, and so learn that there is none: `Iterator::take` does not, nor does `Iterator::zip` of its right
-/// side. What the closure of an action adds, such as that of
-/// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action. An action that
-/// ends with an error adds nothing, also where it has kept blocks that are not computed again; but if the error is a panic where
-/// what partitions added is put together, all else counts.
+/// of the operator, however often actions or recovery run it again. A closure that reads a partition must ask for the
+/// record behind the last one, and so learn that there is none: `Iterator::take` does not, nor does `Iterator::zip` of
+/// its right side. What the closure of an action adds, such as that of
+/// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action. An action
+/// that ends with an error adds nothing, also where it has kept blocks that are not computed again; but if the error is
+/// a panic where what partitions added is put together, all else counts.
 ///
 /// ```
 /// # use distdl_engine::{Config, Context};
@@ -248,7 +248,8 @@ impl<T: Clone + Send + Sync + 'static> Accumulator<T> {
     /// Adds to the share of the partition that is being computed. Outside an operator's closure it adds at once.
     ///
     /// # Panics
-    /// In a closure that another context runs than the one that made the accumulator; the action ends with an error then.
+    /// In a closure that another context runs than the one that made the accumulator; the action ends with an error
+    /// then.
     #[expect(clippy::panic, reason = "a closure has no other way to end its action")]
     pub fn add(&self, update: T) {
         match task::is_inside_of(&self.resources) {

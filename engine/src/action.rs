@@ -133,8 +133,8 @@ impl<T: Record> Dataset<T> {
 
     /// All records in order, of which one partition at a time is in the driver's memory. After an error it ends.
     ///
-    /// Each partition is an action of its own, and a shuffle behind the dataset is done again for each of them: `persist`
-    /// it first. All processes of a cluster must read equally far.
+    /// Each partition is an action of its own, and a shuffle behind the dataset is done again for each of them:
+    /// `persist` it first. All processes of a cluster must read equally far.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -184,9 +184,9 @@ impl<T: Record> Dataset<T> {
         self.for_each_partition(move |_, records| records.for_each(&function))
     }
 
-    /// Runs `function` over the records of each partition, for its effects; its first argument is the partition's index.
-    /// The effects may happen again where a partition is computed again. Where the input fails or the action is stopped, the
-    /// function is unwound: see [`PartitionIter`].
+    /// Runs `function` over the records of each partition, for its effects; its first argument is the partition's
+    /// index. The effects may happen again where a partition is computed again. Where the input fails or the action is
+    /// stopped, the function is unwound: see [`PartitionIter`].
     ///
     /// # Errors
     /// As any action.

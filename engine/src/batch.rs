@@ -169,9 +169,10 @@ pub(crate) fn typed_batches<T: Record>(stream: AnyStream) -> impl Iterator<Item 
 /// The records of one partition by value, as a user's closure sees them.
 ///
 /// If what comes before fails, or the task is stopped because another one failed, a process died or time is up, then
-/// [`next`](Iterator::next) does not return: the closure is unwound as by a panic, without a message, so that it never takes
-/// a part of a partition for all of it. (Where panics abort, the iteration ends early instead.) What it made is discarded.
-/// A mutex that it holds is then poisoned, as what is behind it may be half done: take records in first, and lock it after.
+/// [`next`](Iterator::next) does not return: the closure is unwound as by a panic, without a message, so that it never
+/// takes a part of a partition for all of it. (Where panics abort, the iteration ends early instead.) What it made is
+/// discarded. A mutex that it holds is then poisoned, as what is behind it may be half done: take records in first, and
+/// lock it after.
 pub struct PartitionIter<T> {
     stream: AnyStream,
     current: Option<BatchRecords<T>>,
@@ -325,8 +326,8 @@ impl RecordType {
         (self.from_block)(self.codec.decode(frame.into())?)
     }
 
-    /// A batch as a frame of bytes, for processes of this cluster: all of them run the same build, so that plain numbers
-    /// travel as they lie in memory.
+    /// A batch as a frame of bytes, for processes of this cluster: all of them run the same build, so that plain
+    /// numbers travel as they lie in memory.
     pub(crate) fn encode(self, batch: AnyBatch) -> Result<Vec<u8>> {
         Ok(self.codec.encode(&(self.into_block)(batch))?)
     }

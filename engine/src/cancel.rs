@@ -41,8 +41,8 @@ impl CancelHandle {
     }
 
     /// Ends the action that runs now with [`EngineError::Cancelled`]; of several processes in all of them. Tasks stop
-    /// after their batch: a closure that never returns is not interrupted. Returns whether there was an action; one that
-    /// comes later is not ended. One that has all its results when this is called may still end well.
+    /// after their batch: a closure that never returns is not interrupted. Returns whether there was an action; one
+    /// that comes later is not ended. One that has all its results when this is called may still end well.
     pub fn cancel(&self) -> bool {
         self.0.cancel("by a handle of its context", |_| true)
     }

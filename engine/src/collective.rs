@@ -178,8 +178,8 @@ impl Drop for Arrival<'_> {
     }
 }
 
-/// What this process has of a lineage: what it sent into shuffles, blocks, also those that a lost process has left in a cache folder that they share,
-/// and partitions of sources whose bytes its cache may have.
+/// What this process has of a lineage: what it sent into shuffles, blocks, also those that a lost process has left in a
+/// cache folder that they share, and partitions of sources whose bytes its cache may have.
 pub(crate) fn held(lineage: &Lineage, context: &Context) -> Inventory {
     let outputs = context.resources().outputs.held();
     let outputs = outputs
@@ -228,8 +228,8 @@ fn near(lineage: &Lineage, context: &Context) -> BTreeMap<DatasetId, Vec<u64>> {
     near.filter(|(_, partitions)| !partitions.is_empty()).collect()
 }
 
-/// Rounds that an action may take although nobody was lost: those of a plan with all stages that there could be, and some more.
-/// Every process comes to the same number, whatever it has.
+/// Rounds that an action may take although nobody was lost: those of a plan with all stages that there could be, and
+/// some more. Every process comes to the same number, whatever it has.
 pub(crate) fn rounds_max(lineage: &Lineage) -> u32 {
     let dependencies = lineage.nodes().flat_map(|node| node.dependencies());
     let shuffles = dependencies.filter(|dependency| matches!(dependency, Dependency::Shuffle { .. }));

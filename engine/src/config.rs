@@ -33,32 +33,32 @@ pub struct Config {
     /// Worker threads of this process. Default: one for each core that the process may use; with several processes the
     /// cores are shared among them.
     pub threads: usize,
-    /// Most memory for blocks, and for what shuffles, sorts, aggregations and joins hold, in bytes. Default: half of the machine's memory, or of the container's limit;
-    /// with several processes that half is shared among them.
+    /// Most memory for blocks, and for what shuffles, sorts, aggregations and joins hold, in bytes. Default: half of
+    /// the machine's memory, or of the container's limit; with several processes that half is shared among them.
     pub memory_bytes_max: u64,
-    /// Most disk for blocks, and for what those put there for want of memory, in bytes; and for the journal of a name node, which
-    /// holds what all actions came to and may take 64 MiB in any case. Default: 64 GiB.
+    /// Most disk for blocks, and for what those put there for want of memory, in bytes; and for the journal of a name
+    /// node, which holds what all actions came to and may take 64 MiB in any case. Default: 64 GiB.
     pub disk_bytes_max: u64,
-    /// Once an action has run for so long, what a process sends into its shuffles is kept on disk as well until the action
-    /// ends, in up to half of `disk_bytes_max`, so that the loss of another process does not start over what is done here.
-    /// Default: 10 s. A process that runs alone keeps nothing, since its shuffles end with it.
+    /// Once an action has run for so long, what a process sends into its shuffles is kept on disk as well until the
+    /// action ends, in up to half of `disk_bytes_max`, so that the loss of another process does not start over what is
+    /// done here. Default: 10 s. A process that runs alone keeps nothing, since its shuffles end with it.
     pub keep_shuffles_after: Duration,
-    /// Folder for blocks on disk and for what shuffles, sorts, aggregations and joins put there. Default: a temporary folder of the
-    /// system, removed at the end.
+    /// Folder for blocks on disk and for what shuffles, sorts, aggregations and joins put there. Default: a temporary
+    /// folder of the system, removed at the end.
     pub spill_folder: Option<PathBuf>,
     /// Folder in which remote objects and the results of `memoize` are kept from run to run. Processes may share it.
     /// Default: none, nothing is kept.
     pub cache_folder: Option<PathBuf>,
     /// Most bytes of remote objects in `cache_folder`. Default: 64 GiB.
     pub cache_bytes_max: u64,
-    /// Beginnings of URLs whose objects change by growing at their end alone, but for a header: of those that have grown
-    /// the cache fetches the rest. A change in the middle may go unnoticed. Default: none.
+    /// Beginnings of URLs whose objects change by growing at their end alone, but for a header: of those that have
+    /// grown the cache fetches the rest. A change in the middle may go unnoticed. Default: none.
     pub cache_grows_only: Vec<String>,
-    /// Most bytes of remote objects that are being fetched into the cache ahead of those who read them in order, rounded up to
-    /// segments of 4 MiB; at most 64 MiB, and a quarter of the cache. Default: 16 MiB; 0 for none.
+    /// Most bytes of remote objects that are being fetched into the cache ahead of those who read them in order,
+    /// rounded up to segments of 4 MiB; at most 64 MiB, and a quarter of the cache. Default: 16 MiB; 0 for none.
     pub read_ahead_bytes_max: u64,
-    /// Longest object that is read whole, as those of [`Context::objects`](crate::Context::objects) and checkpoints are, in
-    /// bytes. Default: 4 GiB.
+    /// Longest object that is read whole, as those of [`Context::objects`](crate::Context::objects) and checkpoints
+    /// are, in bytes. Default: 4 GiB.
     pub read_bytes_max: u64,
     /// Most objects that one listing may name. Default: 1,000,000.
     pub list_objects_max: usize,
@@ -70,20 +70,22 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Most bytes of remembered results in `cache_folder`, beside those of remote objects. Default: 64 GiB.
     pub memo_bytes_max: u64,
-    /// A dataset that an action needs and that is derived in more steps, narrow or by shuffle, is computed step by step:
-    /// where it has so many, blocks are kept on disk and the lineage before them is dropped, as
-    /// [`local_checkpoint`](crate::Dataset::local_checkpoint) does. At least 1. Default: none, lineage is kept however long.
+    /// A dataset that an action needs and that is derived in more steps, narrow or by shuffle, is computed step by
+    /// step: where it has so many, blocks are kept on disk and the lineage before them is dropped, as
+    /// [`local_checkpoint`](crate::Dataset::local_checkpoint) does. At least 1. Default: none, lineage is kept however
+    /// long.
     pub cut_lineage_every: Option<usize>,
     /// Key of the random numbers of trainings that are given no seed of their own. Default: 0.
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
     pub progress: Progress,
-    /// What `distdl::run` writes to the standard error stream of what happens, unless the program has a subscriber of `tracing`
-    /// of its own. Default: warnings.
+    /// What `distdl::run` writes to the standard error stream of what happens, unless the program has a subscriber of
+    /// `tracing` of its own. Default: warnings.
     pub log: Log,
     /// Whether a program's report is JSON, an object a line, instead of text for people. Default: no.
     pub json: bool,
-    /// Records that an operator handles at a time, and so how many are computed where an action may take fewer. Default: 1024.
+    /// Records that an operator handles at a time, and so how many are computed where an action may take fewer.
+    /// Default: 1024.
     pub batch_records: usize,
     /// Processes that run the program as one, from 1 to 256, those for parameters included. Default: 1. In a process
     /// that belongs to a cluster ([`Config::join`]) it counts only those beside which it shares the machine.
@@ -104,17 +106,19 @@ pub struct Config {
     pub grace: Duration,
     /// Processes that keep each shard of the parameters, 1 or 2. Default: 2.
     pub parameter_copies: u32,
-    /// Of a process in which no task has ended for so long, and for longer than one and a half times the median task, the
-    /// others compute the tasks as well, once they have none left; whichever ends first counts. So one slow machine does
-    /// not hold up an action. Only tasks that read no shuffle are copied, and no functions given to `run_partitions` or
-    /// `for_each_partition`; other closures may then run in two processes at a time. A process counts as slow only if all
-    /// its threads are. All processes of a cluster must have it set. Default: none, nothing is computed twice.
+    /// Of a process in which no task has ended for so long, and for longer than one and a half times the median task,
+    /// the others compute the tasks as well, once they have none left; whichever ends first counts. So one slow machine
+    /// does not hold up an action. Only tasks that read no shuffle are copied, and no functions given to
+    /// `run_partitions` or `for_each_partition`; other closures may then run in two processes at a time. A process
+    /// counts as slow only if all its threads are. All processes of a cluster must have it set. Default: none, nothing
+    /// is computed twice.
     pub speculate_after: Option<Duration>,
-    /// Whether processes of one host exchange parameters through memory that they share, as far as the system lets them, and
-    /// not through sockets alone. Default: yes.
+    /// Whether processes of one host exchange parameters through memory that they share, as far as the system lets
+    /// them, and not through sockets alone. Default: yes.
     pub shared_memory: bool,
-    /// Admit processes whose floating-point results may differ (other CPU or libm). Recomputed data may then differ, and records
-    /// be lost whose keys are floats or predictions. All processes of a cluster must have it set alike. Default: no.
+    /// Admit processes whose floating-point results may differ (other CPU or libm). Recomputed data may then differ,
+    /// and records be lost whose keys are floats or predictions. All processes of a cluster must have it set alike.
+    /// Default: no.
     pub unlike_machines: bool,
     /// File with the secret that processes of different hosts show each other. Default: none.
     pub token_file: Option<PathBuf>,
@@ -125,8 +129,8 @@ pub struct Config {
     pub cudnn: bool,
     /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
     pub cuda_libraries: Option<PathBuf>,
-    /// How many processes use a GPU, those of the first places of the cluster; one that was started by hand without a slot
-    /// counts as the first. Default: all.
+    /// How many processes use a GPU, those of the first places of the cluster; one that was started by hand without a
+    /// slot counts as the first. Default: all.
     pub gpu_processes: Option<usize>,
     /// Most bytes of samples that stay in a GPU's memory; others come by in each step. Default: half of that memory.
     pub gpu_memory_bytes_max: Option<u64>,

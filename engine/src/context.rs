@@ -40,9 +40,9 @@ use crate::task::Resources;
 
 /// A handle on one engine: cheap to clone, usable from any thread. The workers end with the last handle.
 ///
-/// Actions take turns, also those of several threads. So a closure must not wait for an action: one that it calls itself
-/// ends with [`EngineError::NestedAction`], and one in another thread that it waits for would wait for ever. Of several processes
-/// each must run the same actions in the same order: there one thread runs them all.
+/// Actions take turns, also those of several threads. So a closure must not wait for an action: one that it calls
+/// itself ends with [`EngineError::NestedAction`], and one in another thread that it waits for would wait for ever. Of
+/// several processes each must run the same actions in the same order: there one thread runs them all.
 #[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,
@@ -52,8 +52,8 @@ pub(crate) struct Inner {
     config: Config,
     graph: Mutex<Graph>,
     workers: Workers,
-    /// The cluster that this process belongs to, if it does. Dropped before the stores of objects, which wait for what they
-    /// read ahead: that may wait for another process until the membership ends.
+    /// The cluster that this process belongs to, if it does. Dropped before the stores of objects, which wait for what
+    /// they read ahead: that may wait for another process until the membership ends.
     member: Option<Member>,
     resources: Arc<Resources>,
     /// Actions run one after another: in every process in the same order.
@@ -83,14 +83,14 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Starts the workers that `config` asks for, in this process. A program of many processes begins with `distdl::run`, or with
-    /// [`run_name_node`](crate::cluster::run_name_node) and contexts whose configuration says what they [join](Config::join).
+    /// Starts the workers that `config` asks for, in this process. A program of many processes begins with
+    /// `distdl::run`, or with [`run_name_node`](crate::cluster::run_name_node) and contexts whose configuration says
+    /// what they [join](Config::join).
     ///
     /// # Errors
-    /// If `config` has a value out of its range or settings that do not go together ([`Config::check`]), faults that cannot be read, or
-    /// asks for more processes,
-    /// threads cannot be started, a folder for blocks or the cache cannot be used, or a
-    /// GPU must compute and there is none.
+    /// If `config` has a value out of its range or settings that do not go together ([`Config::check`]), faults that
+    /// cannot be read, or asks for more processes, threads cannot be started, a folder for blocks or the cache cannot
+    /// be used, or a GPU must compute and there is none.
     pub fn new(config: Config) -> Result<Self> {
         config.check()?;
         Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
@@ -140,8 +140,8 @@ impl Context {
         })
     }
 
-    /// A context over a given store and transport, for tests of faults, and perhaps with objects of `memory://` that others
-    /// see too.
+    /// A context over a given store and transport, for tests of faults, and perhaps with objects of `memory://` that
+    /// others see too.
     pub(crate) fn assemble(
         config: Config,
         store: BlockStore,
@@ -218,7 +218,8 @@ impl Context {
         Ok(stores)
     }
 
-    /// Has the other processes of the cluster, if this is one of it, served with this context's blocks, as long as it lives.
+    /// Has the other processes of the cluster, if this is one of it, served with this context's blocks, as long as it
+    /// lives.
     fn answer_others(&self) {
         let Some(member) = self.member() else { return };
         let weak = self.downgrade();
@@ -245,8 +246,8 @@ impl Context {
         self.member().is_some()
     }
 
-    /// Says that the driver program is over, to the cluster that this process belongs to: the others need not wait for it.
-    /// Returns whether the process belonged to one until now.
+    /// Says that the driver program is over, to the cluster that this process belongs to: the others need not wait for
+    /// it. Returns whether the process belonged to one until now.
     pub fn leave(&self, error: Option<String>) -> bool {
         self.member().is_some_and(|member| member.leave(error))
     }
@@ -256,8 +257,9 @@ impl Context {
         self.member().is_none_or(Member::is_on_one_host)
     }
 
-    /// Has this process end if it is no member of its cluster any more (it was counted as lost, or the name node is gone) and
-    /// its program, which is told with the next action, goes on for some seconds. For processes that are nothing else.
+    /// Has this process end if it is no member of its cluster any more (it was counted as lost, or the name node is
+    /// gone) and its program, which is told with the next action, goes on for some seconds. For processes that are
+    /// nothing else.
     pub fn end_process_with_membership(&self) {
         if let Some(member) = self.member() {
             member.end_process_with_it();
@@ -298,8 +300,8 @@ impl Context {
         &self.inner.config
     }
 
-    /// What computes, and why. A GPU that must be there is looked for when the context starts, one that may be there when
-    /// this is first asked: programs that do not ask do not wait for a driver.
+    /// What computes, and why. A GPU that must be there is looked for when the context starts, one that may be there
+    /// when this is first asked: programs that do not ask do not wait for a driver.
     pub fn device(&self) -> &Chosen {
         self.inner.device.get_or_init(|| {
             let config = self.config();
@@ -313,8 +315,8 @@ impl Context {
         })
     }
 
-    /// The compiler of kernels for GPUs, with what it has compiled so far; what it has compiled earlier it finds in the cache
-    /// folder, if there is one.
+    /// The compiler of kernels for GPUs, with what it has compiled so far; what it has compiled earlier it finds in the
+    /// cache folder, if there is one.
     ///
     /// # Errors
     /// It is missing.
@@ -343,7 +345,8 @@ impl Context {
         &self.inner.resources.stores
     }
 
-    /// What reading remote objects has cost: all processes of the cluster up to the last action, or this process so far.
+    /// What reading remote objects has cost: all processes of the cluster up to the last action, or this process so
+    /// far.
     pub fn reading(&self) -> StoreFigures {
         let of_all = self.member().and_then(Member::cluster_has_read);
         of_all.unwrap_or_else(|| self.stores().figures())
@@ -358,7 +361,8 @@ impl Context {
         &self.inner.workers
     }
 
-    /// An accumulator that starts at `empty` and grows by `add`, which must be associative, and cannot ask for its value.
+    /// An accumulator that starts at `empty` and grows by `add`, which must be associative, and cannot ask for its
+    /// value.
     #[track_caller]
     pub fn accumulator<T: Record>(&self, empty: T, add: impl Fn(&mut T, T) + Send + Sync + 'static) -> Accumulator<T> {
         self.inner.accumulators.register(self.resources(), empty, add)

@@ -37,9 +37,9 @@ use crate::task::TaskContext;
 ///
 /// **Determinacy.** Every operator is determinate if its closures are: a partition that is computed again, by whichever
 /// process, has the same records in the same order. Shuffles put what arrives in any order into the order of the
-/// partitions that sent it; what draws at random (`sample`, `sample_by_key`, `random_split`) draws by seed, partition and
-/// position; `pipe` is as determinate as its program. Closures must not look at clocks, threads or the iteration order of
-/// hash tables; one that does is declared by [`with_determinacy`](Dataset::with_determinacy).
+/// partitions that sent it; what draws at random (`sample`, `sample_by_key`, `random_split`) draws by seed, partition
+/// and position; `pipe` is as determinate as its program. Closures must not look at clocks, threads or the iteration
+/// order of hash tables; one that does is declared by [`with_determinacy`](Dataset::with_determinacy).
 #[must_use = "a dataset computes nothing until an action such as `collect` or `count`"]
 pub struct Dataset<T> {
     pub(crate) handle: Arc<Handle>,
@@ -73,8 +73,8 @@ impl NodeSpec {
         self
     }
 
-    /// Of two datasets that should be one context's: an action on another one fails, since their numbers mean nothing to each
-    /// other.
+    /// Of two datasets that should be one context's: an action on another one fails, since their numbers mean nothing
+    /// to each other.
     pub(crate) fn of_one_context(self, own: &Context, other: &Context) -> Self {
         let (operator, site) = (self.operator, self.site);
         match own.is(other) {
@@ -221,12 +221,12 @@ impl<T: Record> Dataset<T> {
 
     /// Says what the closures of this dataset's operator are, if they are not determinate; returns the dataset itself.
     ///
-    /// Before an action computes something that is derived from a dataset which is not determinate, all of it is computed
-    /// once and kept as [`local_checkpoint`](Self::local_checkpoint) keeps it, so that everything sees the same records:
-    /// with several processes in two copies (`Level::Disk2`), and an error if both are lost. An action on the dataset
-    /// itself computes it without that, unless it reads it more than once: `histogram`, `take_sample_with_replacement`, and
-    /// iterations of several processes. The order of records is part of a dataset, so what is
-    /// [`Unordered`](Determinacy::Unordered) is treated alike; `explain` tells them apart.
+    /// Before an action computes something that is derived from a dataset which is not determinate, all of it is
+    /// computed once and kept as [`local_checkpoint`](Self::local_checkpoint) keeps it, so that everything sees the
+    /// same records: with several processes in two copies (`Level::Disk2`), and an error if both are lost. An action on
+    /// the dataset itself computes it without that, unless it reads it more than once: `histogram`,
+    /// `take_sample_with_replacement`, and iterations of several processes. The order of records is part of a dataset,
+    /// so what is [`Unordered`](Determinacy::Unordered) is treated alike; `explain` tells them apart.
     ///
     /// ```
     /// use distdl_engine::{Config, Context, Determinacy};
@@ -295,8 +295,8 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Drops the blocks of this dataset and keeps none from now on, unless it has no lineage any more
-    /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it. An action that reads them at
-    /// that time computes them again. Returns the dataset itself.
+    /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it. An action that reads
+    /// them at that time computes them again. Returns the dataset itself.
     pub fn unpersist(&self) -> &Dataset<T> {
         self.context().unpersist(self.node());
         self

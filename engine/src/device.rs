@@ -1,8 +1,8 @@
 //! Which device computes: the CPU, or a GPU that is found when the program runs.
 //!
 //! Only this module knows CUDA. With the feature `gpu`, which is on by default, its libraries are opened when they are
-//! asked for: one program, built where there is no CUDA, uses a GPU where there is one. Nothing here panics, whatever of
-//! CUDA is missing.
+//! asked for: one program, built where there is no CUDA, uses a GPU where there is one. Nothing here panics, whatever
+//! of CUDA is missing.
 
 mod error;
 
@@ -71,8 +71,8 @@ use distdl_storage::DeviceBudget;
 
 use crate::config::GpuUse;
 
-/// A GPU that was found, as its driver describes it. What was opened of it stays open as long as this, or a clone of it, is there:
-/// opening it takes some tenths of a second.
+/// A GPU that was found, as its driver describes it. What was opened of it stays open as long as this, or a clone of
+/// it, is there: opening it takes some tenths of a second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuFound {
     /// Its name.
@@ -94,14 +94,14 @@ pub struct GpuFound {
 
 #[cfg(feature = "gpu")]
 impl GpuFound {
-    /// What is taken of the memory of the GPU of this index for data that stays there: by all that were given this, or a copy of
-    /// it, as one context gives it to all.
+    /// What is taken of the memory of the GPU of this index for data that stays there: by all that were given this, or
+    /// a copy of it, as one context gives it to all.
     pub fn budget(&self, index: usize) -> DeviceBudget {
         self.opened.budget(index)
     }
 
-    /// Says who may have memory of the GPU of this index to spare, as long as it is there, for all that were given this, or a copy
-    /// of it.
+    /// Says who may have memory of the GPU of this index to spare, as long as it is there, for all that were given
+    /// this, or a copy of it.
     pub fn register_reclaim(&self, index: usize, who: Weak<dyn Reclaim>) {
         self.opened.register_reclaim(index, who);
     }
@@ -150,8 +150,9 @@ impl Display for Chosen {
     }
 }
 
-/// Looks for a GPU as the configuration says: its driver and libraries, of which cuDNN is one if it is wanted, in the folder
-/// first, if there is one, then where the system looks. `off` touches nothing. Takes some milliseconds where there is no CUDA, half a second where there is.
+/// Looks for a GPU as the configuration says: its driver and libraries, of which cuDNN is one if it is wanted, in the
+/// folder first, if there is one, then where the system looks. `off` touches nothing. Takes some milliseconds where
+/// there is no CUDA, half a second where there is.
 ///
 /// # Errors
 /// [`NoGpu`] says what is missing if a GPU must compute, and where it was looked for.

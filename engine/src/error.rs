@@ -35,8 +35,8 @@ pub enum EngineError {
         /// Text of the panic.
         message: String,
     },
-    /// A user's closure panicked in the driver program, where no partition is computed. The action ends, the context stays
-    /// usable.
+    /// A user's closure panicked in the driver program, where no partition is computed. The action ends, the context
+    /// stays usable.
     #[error(
         "a closure panicked in `{operator}` (declared at {site}), which the driver program calls: {message}\n  mend the closure; the context is still usable"
     )]
@@ -125,8 +125,8 @@ pub enum EngineError {
         /// Rounds tried.
         rounds: usize,
     },
-    /// The action was ended from outside: by a [`CancelHandle`](crate::CancelHandle), here or in another process, or by a
-    /// limit of time.
+    /// The action was ended from outside: by a [`CancelHandle`](crate::CancelHandle), here or in another process, or by
+    /// a limit of time.
     #[error("{action} was cancelled: {reason}; the context is still usable")]
     Cancelled {
         /// The action, and where it was declared.
@@ -146,15 +146,15 @@ pub enum EngineError {
         /// 0-based partition.
         partition: usize,
     },
-    /// Remembered blocks were counted on and are gone, and work must be done before they can be computed again. The engine
-    /// does it and repeats the action; a program sees this only if that fails to help.
+    /// Remembered blocks were counted on and are gone, and work must be done before they can be computed again. The
+    /// engine does it and repeats the action; a program sees this only if that fails to help.
     #[error("dataset {dataset} must be computed, and work that it needs before is not done; run the action again")]
     Unprepared {
         /// The dataset.
         dataset: DatasetId,
     },
-    /// A partition is derived in more operations than a task is given: mostly since it reads the same datasets again and again,
-    /// and would compute them very many times.
+    /// A partition is derived in more operations than a task is given: mostly since it reads the same datasets again
+    /// and again, and would compute them very many times.
     #[error(
         "partition {partition} of `{operator}` (declared at {site}) takes more than {operations_max} operations: keep datasets that it is derived from by several ways with `persist` (`Level::Disk` or `Level::MemoryAndDisk` where memory has no room for them), or put fewer partitions together in one"
     )]
@@ -188,8 +188,8 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
-    /// An action was called from inside a closure that runs on a worker, or that another action calls, as it does for what
-    /// observes the steps of an iteration.
+    /// An action was called from inside a closure that runs on a worker, or that another action calls, as it does for
+    /// what observes the steps of an iteration.
     #[error(
         "an action was called inside a closure that another action calls; run it in the driver program first and pass its result in with `broadcast`"
     )]
@@ -226,7 +226,8 @@ impl EngineError {
     }
 }
 
-/// What `work` gives, in which the driver program calls a closure for `operator`, declared at `site`: a panic of it is an error.
+/// What `work` gives, in which the driver program calls a closure for `operator`, declared at `site`: a panic of it is
+/// an error.
 pub(crate) fn in_driver<R>(operator: &str, site: &dyn Display, work: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| EngineError::DriverPanic {
         operator: operator.to_owned(),

@@ -142,8 +142,8 @@ fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResul
             Err(error) => Err(lost(context, node, id, &error.to_string())),
         },
         Err(error @ StorageError::WrongType { .. }) => Err(error.into()),
-        // Its bytes are whole: such records never come back, however often they are computed. Those that an earlier run has
-        // remembered may be of another make.
+        // Its bytes are whole: such records never come back, however often they are computed. Those that an earlier run
+        // has remembered may be of another make.
         Err(error @ StorageError::Decode { .. }) if node.memo.is_none() || node.is_cut() => Err(error.into()),
         // Computing it again would want no less.
         Err(error) if error.is_want_of_resources() => Err(error.into()),

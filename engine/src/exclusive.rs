@@ -23,7 +23,8 @@ impl Exclusive {
         self.enter_unless(never).unwrap_or_else(|never| match never {})
     }
 
-    /// The same, until there is a reason not to: it is asked for before each wait, and where [`Self::ask_again`] is called.
+    /// The same, until there is a reason not to: it is asked for before each wait, and where [`Self::ask_again`] is
+    /// called.
     pub(crate) fn enter_unless<E>(&self, reason: impl Fn() -> Option<E>) -> Result<Option<Entered<'_>>, E> {
         let this = thread::current().id();
         let mut holder = self.lock();

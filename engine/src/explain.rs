@@ -16,9 +16,9 @@ impl<T: Record> Dataset<T> {
     /// How this dataset is derived and how an action on it would run now, as text.
     ///
     /// The lineage lists the dataset first and what it is derived from below, each dataset once; the plan lists stages
-    /// in the order in which they run. Chains of operators that one stage fuses are written as one line. What is persisted
-    /// shows how many of its blocks are in this process, and their records and bytes in memory; what is not determinate; what was checkpointed, where
-    /// it is read from, or that its lineage is cut.
+    /// in the order in which they run. Chains of operators that one stage fuses are written as one line. What is
+    /// persisted shows how many of its blocks are in this process, and their records and bytes in memory; what is not
+    /// determinate; what was checkpointed, where it is read from, or that its lineage is cut.
     pub fn explain(&self) -> String {
         let lineage = self.context().lineage(self.id());
         let partitions: Vec<usize> = (0..self.partitions()).collect();

@@ -2,8 +2,8 @@
 //!
 //! Inputs take records and retractions, or watch the objects that a pattern names. Views are derived from inputs by
 //! closures over [`LiveRecords`], and hold their records in a fixed number of partitions. After a commit all views are
-//! up to date, at a cost that goes with the change and not with what is there; a [`snapshot`](LiveView::snapshot) of one
-//! is a [`Dataset`](crate::Dataset).
+//! up to date, at a cost that goes with the change and not with what is there; a [`snapshot`](LiveView::snapshot) of
+//! one is a [`Dataset`](crate::Dataset).
 //!
 //! Every process of a cluster keeps all of it, since every process runs the same driver program and so makes the same
 //! inserts, retractions and commits. A process that takes a dead one's place builds it again by running the driver
@@ -63,7 +63,8 @@ use crate::task;
 /// Limits of live records. All are counts: records should be small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveOptions {
-    /// Different records that an input may hold once what waits is committed. Until then it may have as many again that are to go.
+    /// Different records that an input may hold once what waits is committed. Until then it may have as many again that
+    /// are to go.
     pub input_records_max: usize,
     /// Updates that the operators of all views may hold together.
     pub operator_records_max: u64,
@@ -154,8 +155,8 @@ impl Live {
         LiveInput::new(contents)
     }
 
-    /// What `recipe` derives from inputs, in `partitions` partitions: a record is in that of its hash. It begins with what
-    /// was committed to them. The name is for errors.
+    /// What `recipe` derives from inputs, in `partitions` partitions: a record is in that of its hash. It begins with
+    /// what was committed to them. The name is for errors.
     ///
     /// # Errors
     /// If `partitions` is 0, a closure panics, or a limit is reached.
@@ -211,17 +212,17 @@ impl Live {
         Ok(LiveView::new(self.clone(), dataflow))
     }
 
-    /// Makes what was inserted and retracted part of the inputs, and brings all views up to date: all of it, or nothing.
-    /// Returns the number of different records that changed.
+    /// Makes what was inserted and retracted part of the inputs, and brings all views up to date: all of it, or
+    /// nothing. Returns the number of different records that changed.
     ///
-    /// The inputs are gone through one after another: of what other threads change in the meantime, some may be in this commit
-    /// and the rest in the next, also where the former was made later and in another input. Who needs changes of several
-    /// inputs to come together makes no commit meanwhile.
+    /// The inputs are gone through one after another: of what other threads change in the meantime, some may be in this
+    /// commit and the rest in the next, also where the former was made later and in another input. Who needs changes of
+    /// several inputs to come together makes no commit meanwhile.
     ///
     /// # Errors
-    /// If a closure panics, a loop does not settle, or a limit is reached. Then nothing is committed and the changes wait
-    /// on: mend them by further changes, or [`discard`](Self::discard) them. The commit after a failure builds all views
-    /// anew, which costs as much as they hold.
+    /// If a closure panics, a loop does not settle, or a limit is reached. Then nothing is committed and the changes
+    /// wait on: mend them by further changes, or [`discard`](Self::discard) them. The commit after a failure builds all
+    /// views anew, which costs as much as they hold.
     pub fn commit(&self) -> Result<usize> {
         let mut state = self.begin()?;
         let inputs = self.inputs();
@@ -269,7 +270,8 @@ impl Live {
         inputs.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The state, outside of tasks and of closures of views only: who waited here would hold up what a commit waits for.
+    /// The state, outside of tasks and of closures of views only: who waited here would hold up what a commit waits
+    /// for.
     fn begin(&self) -> Result<MutexGuard<'_, State>> {
         match task::is_inside() {
             true => Err(EngineError::NestedAction),
@@ -277,8 +279,8 @@ impl Live {
         }
     }
 
-    /// Has the thread do something. If there is none, one is started and builds all views first, which have already what
-    /// comes of that. One that failed is gone.
+    /// Has the thread do something. If there is none, one is started and builds all views first, which have already
+    /// what comes of that. One that failed is gone.
     fn with_thread(
         &self,
         state: &mut State,

@@ -55,8 +55,8 @@ impl std::fmt::Debug for SpillWriter {
 }
 
 impl SpillWriter {
-    /// Runs `write`. Where it finds the disk full, or its limit reached, what is kept there for the loss of another process
-    /// makes way, and it runs once more.
+    /// Runs `write`. Where it finds the disk full, or its limit reached, what is kept there for the loss of another
+    /// process makes way, and it runs once more.
     ///
     /// # Errors
     /// Those of `write`, the second time if it ran twice.
@@ -80,10 +80,9 @@ pub enum LaneRecords<T> {
 impl<T: Record> Dataset<T> {
     /// Runs `iteration` with the dataset's partitions dealt to the lanes: partition `p` belongs to lane `p % lanes`.
     ///
-    /// `make_lane` makes a lane from its data, on the worker that hosts it; `make_shard` makes the update of a shard, on
-    /// the worker that owns it; `observe` sees each step's tallies, in order, on the calling thread; it cannot run actions of this context.
-    /// Returns when all
-    /// steps are applied to `parameters`.
+    /// `make_lane` makes a lane from its data, on the worker that hosts it; `make_shard` makes the update of a shard,
+    /// on the worker that owns it; `observe` sees each step's tallies, in order, on the calling thread; it cannot run
+    /// actions of this context. Returns when all steps are applied to `parameters`.
     ///
     /// The newest version of `parameters` is what the first step reads, and takes its number. While the iteration runs,
     /// they belong to its lanes and shards: others can look at them before and after.
@@ -96,8 +95,8 @@ impl<T: Record> Dataset<T> {
     /// has read: a step is applied to all shards or to none, and `observe` has seen the steps that were applied and no
     /// other, unless it has panicked: that ends the iteration as well. Otherwise as any action.
     ///
-    /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one to
-    /// none: an iteration that goes on with these parameters may be refused.
+    /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one
+    /// to none: an iteration that goes on with these parameters may be refused.
     pub fn iterate(
         &self,
         iteration: Iteration,
@@ -306,7 +305,8 @@ impl Context {
         make_shard: impl Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync + 'static,
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<()> {
-        // Lanes without data still need a dataset to be dealt over: one number each. That there are none, the iteration refuses.
+        // Lanes without data still need a dataset to be dealt over: one number each. That there are none, the iteration
+        // refuses.
         let lanes = self.range(0..iteration.lanes as u64, iteration.lanes.max(1));
         lanes.iterate(
             iteration,

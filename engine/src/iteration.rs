@@ -45,9 +45,9 @@ pub trait Lane: Send {
     /// Ends the iteration before the step is applied.
     fn step(&mut self, step: u64, parameters: &[f32], update: &mut [f32]) -> Result<Tallies>;
 
-    /// As [`step`](Self::step), by a lane that computes its update from the end: each call of `has_end` with `start` and
-    /// `update[start..]` says that these values are final, so that they can be sent to other processes while the lane goes on.
-    /// `start` decreases from call to call.
+    /// As [`step`](Self::step), by a lane that computes its update from the end: each call of `has_end` with `start`
+    /// and `update[start..]` says that these values are final, so that they can be sent to other processes while the
+    /// lane goes on. `start` decreases from call to call.
     ///
     /// # Errors
     /// As `step`.
@@ -68,14 +68,14 @@ impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies> + Send> Lane for F {
     }
 }
 
-/// Applies the summed updates to one shard of the parameters. Must treat every element by itself, but for what was measured
-/// over all shards, so that the cut into shards does not matter (an update that reads several elements together wants
-/// [`Iteration::with_shards`] of 1), and keep what it remembers in the optimizer's state beside
-/// the parameters and nowhere else, so that a step can be taken again.
+/// Applies the summed updates to one shard of the parameters. Must treat every element by itself, but for what was
+/// measured over all shards, so that the cut into shards does not matter (an update that reads several elements
+/// together wants [`Iteration::with_shards`] of 1), and keep what it remembers in the optimizer's state beside the
+/// parameters and nowhere else, so that a step can be taken again.
 pub trait ShardUpdate {
     /// Adds what is to be known of all shards before any is changed, for example a norm: once in each of the
-    /// [rounds](Iteration::with_measures) of a step, to as many sums as the round has. What all shards have added stands in
-    /// the `totals` of later rounds and of [`apply`](Self::apply). Unless told otherwise it adds nothing.
+    /// [rounds](Iteration::with_measures) of a step, to as many sums as the round has. What all shards have added
+    /// stands in the `totals` of later rounds and of [`apply`](Self::apply). Unless told otherwise it adds nothing.
     ///
     /// # Errors
     /// Ends the iteration, as an error of `apply` does.
@@ -110,8 +110,8 @@ const PIECE_MIN: usize = 1 << 14;
 /// The most sums in all rounds of a step.
 pub(crate) const MEASURES_MAX: usize = 1 << 16;
 
-/// The shape of an iteration. Only `lanes`, `first_step`, `steps`, `staleness`, `updates` and `measures` may show in its
-/// result.
+/// The shape of an iteration. Only `lanes`, `first_step`, `steps`, `staleness`, `updates` and `measures` may show in
+/// its result.
 #[derive(Debug, Clone)]
 pub struct Iteration {
     /// Number of lanes.
@@ -195,25 +195,25 @@ impl Iteration {
         self
     }
 
-    /// Has the shards [measure](ShardUpdate::measure) something before a step is applied, in as many rounds as there are
-    /// numbers, each with as many sums as the number says; no rounds unless told. In each round every owner of shards waits
-    /// for the measures of the others.
+    /// Has the shards [measure](ShardUpdate::measure) something before a step is applied, in as many rounds as there
+    /// are numbers, each with as many sums as the number says; no rounds unless told. In each round every owner of
+    /// shards waits for the measures of the others.
     #[must_use]
     pub fn with_measures(mut self, measures: impl Into<Vec<usize>>) -> Self {
         self.measures = measures.into();
         self
     }
 
-    /// Has ends of updates that [lanes have early](Lane::step_from_end) sent once they have so many values, at least 1, where
-    /// they go over links and not through memory that processes share. Unless told, 16,384 values.
+    /// Has ends of updates that [lanes have early](Lane::step_from_end) sent once they have so many values, at least 1,
+    /// where they go over links and not through memory that processes share. Unless told, 16,384 values.
     #[must_use]
     pub fn with_piece_min(mut self, piece_min: usize) -> Self {
         self.piece_min = piece_min.max(1);
         self
     }
 
-    /// Lets lanes remember something from one step of the iteration to the next. After a loss the iteration then starts over
-    /// from its first step, with lanes that are made anew: nobody else has what they remembered. So make it short.
+    /// Lets lanes remember something from one step of the iteration to the next. After a loss the iteration then starts
+    /// over from its first step, with lanes that are made anew: nobody else has what they remembered. So make it short.
     #[must_use]
     pub fn with_lanes_that_remember(mut self) -> Self {
         self.lanes_remember = true;

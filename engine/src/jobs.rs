@@ -53,8 +53,8 @@ impl Context {
         self.compute_here(&action, lineage, partitions, reduce)
     }
 
-    /// Runs `reduce` over `partitions` of a dataset in this process, which is the only one. The results stay here, so they
-    /// may be anything.
+    /// Runs `reduce` over `partitions` of a dataset in this process, which is the only one. The results stay here, so
+    /// they may be anything.
     pub(crate) fn run_here(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
         self.prepared(target, &|lineage| {
             let action = self.begin_action(lineage.node(lineage.target()))?;

@@ -42,8 +42,8 @@ pub(crate) trait ShuffleSpec: Send + Sync {
 /// Where a [`BucketWriter`] leaves its batches: (bucket, batch, about how much memory it takes in bytes).
 pub(crate) type Emit<'a> = &'a mut dyn FnMut(usize, AnyBatch, u64);
 
-/// Cuts one partition's stream into buckets. The records of a bucket, and their order, depend only on what it is given, in
-/// order; into how many batches they are cut may depend on memory.
+/// Cuts one partition's stream into buckets. The records of a bucket, and their order, depend only on what it is given,
+/// in order; into how many batches they are cut may depend on memory.
 pub(crate) trait BucketWriter {
     /// Takes a batch; may emit full buckets.
     ///
@@ -391,7 +391,8 @@ impl Graph {
 
     /// A dataset and all that it is derived from.
     pub(crate) fn lineage(&self, target: DatasetId) -> Lineage {
-        // Parents have smaller ids: once the largest is taken, all that are derived from it were, and it does not come again.
+        // Parents have smaller ids: once the largest is taken, all that are derived from it were, and it does not come
+        // again.
         let (mut nodes, mut waiting) = (Vec::new(), BinaryHeap::from([target]));
         while let Some(id) = take_largest(&mut waiting) {
             let Some(entry) = self.entries.get(&id) else { continue };

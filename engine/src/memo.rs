@@ -1,8 +1,8 @@
 //! Keys of computations: what the blocks of a memoized dataset are remembered under.
 //!
-//! A key is a hash of the name and version that the program gives, the record type, and all that is known of the inputs:
-//! for each partition the partitions that it depends on, down to what sources say of their contents. Closures cannot be
-//! told apart; the name and the version stand for them.
+//! A key is a hash of the name and version that the program gives, the record type, and all that is known of the
+//! inputs: for each partition the partitions that it depends on, down to what sources say of their contents. Closures
+//! cannot be told apart; the name and the version stand for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -35,7 +35,8 @@ pub(crate) fn computation(lineage: &Lineage, dataset: DatasetId) -> Option<Diges
     Some(fields.digest())
 }
 
-/// What is known of each partition of a dataset; its keys if it is memoized. None if a source does not tell what it holds.
+/// What is known of each partition of a dataset; its keys if it is memoized. None if a source does not tell what it
+/// holds.
 pub(crate) fn digests(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
     let mut digests = Digests::default();
     for (id, partitions) in needed(lineage, dataset) {
@@ -87,8 +88,8 @@ fn needed(lineage: &Lineage, dataset: DatasetId) -> BTreeMap<DatasetId, BTreeSet
     needed
 }
 
-/// How partitions of a dataset depend on those of a parent, if not on all of them: what is done before a dataset is planned
-/// reads all (a sort samples, an index counts), and so does a shuffle.
+/// How partitions of a dataset depend on those of a parent, if not on all of them: what is done before a dataset is
+/// planned reads all (a sort samples, an index counts), and so does a shuffle.
 fn near<'a>(node: &Node, dependency: &'a Dependency) -> Option<&'a PartitionMap> {
     match dependency {
         Dependency::Narrow { partitions, .. } if node.prepare.is_none() => Some(partitions),

@@ -129,8 +129,8 @@ impl Metrics {
         self.tasks_copied.load(Ordering::Relaxed)
     }
 
-    /// What iterations have given to other processes of updates, measures and new parameters, in bytes: sent, or left in
-    /// memory that they share, once for each process that it is for.
+    /// What iterations have given to other processes of updates, measures and new parameters, in bytes: sent, or left
+    /// in memory that they share, once for each process that it is for.
     pub fn exchanged_bytes(&self) -> u64 {
         self.exchanged_bytes.load(Ordering::Relaxed)
     }

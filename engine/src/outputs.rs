@@ -1,9 +1,9 @@
-//! What this process has sent into shuffles, kept on disk until the action ends: when another process is lost, it is sent
-//! again instead of computed again.
+//! What this process has sent into shuffles, kept on disk until the action ends: when another process is lost, it is
+//! sent again instead of computed again.
 //!
-//! An output is kept whole, for every bucket, or not at all. Keeping may fail at any time without harm: then the output is
-//! computed again. So outputs are the first to go where the disk is short, those that are being written as well. What readers
-//! in this process wait for on disk lies in a file of its own, which stays until they have read it.
+//! An output is kept whole, for every bucket, or not at all. Keeping may fail at any time without harm: then the output
+//! is computed again. So outputs are the first to go where the disk is short, those that are being written as well.
+//! What readers in this process wait for on disk lies in a file of its own, which stays until they have read it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -143,8 +143,8 @@ impl Outputs {
         })
     }
 
-    /// Puts the next frame of an output on disk; if that cannot be, the output is not kept. Where readers in this process
-    /// wait for the frame, it is returned.
+    /// Puts the next frame of an output on disk; if that cannot be, the output is not kept. Where readers in this
+    /// process wait for the frame, it is returned.
     pub(crate) fn put(
         &self,
         keeping: &mut Option<Keeping>,

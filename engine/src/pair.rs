@@ -1,9 +1,9 @@
 //! Datasets of pairs, and the transformations that bring the records of a key together.
 //!
 //! Each wide transformation has a form without a number of partitions and a form `..._into` with one. The first leaves
-//! keys where a partitioner of the program's own has put them ([`Dataset::partition_by`]); otherwise it takes its parent's
-//! number of partitions, of two parents the larger one, and places keys by their hash, as the second does. Where records
-//! already lie as asked for, nothing is shuffled.
+//! keys where a partitioner of the program's own has put them ([`Dataset::partition_by`]); otherwise it takes its
+//! parent's number of partitions, of two parents the larger one, and places keys by their hash, as the second does.
+//! Where records already lie as asked for, nothing is shuffled.
 
 mod by_key;
 

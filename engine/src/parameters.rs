@@ -172,8 +172,8 @@ impl Parameters {
     /// Exclusive access to `range` of the version after the newest, and to the same range of the version before it for
     /// reading. The version is complete once all ranges are [finished](RangeGuard::finish).
     ///
-    /// Never waits. The first claim of a version gives up the one whose buffer it is written into, and the state before the
-    /// newest.
+    /// Never waits. The first claim of a version gives up the one whose buffer it is written into, and the state before
+    /// the newest.
     ///
     /// # Errors
     /// If `version` is not the one after the newest complete one; if the range is empty, goes beyond the parameters, or
@@ -224,8 +224,8 @@ impl Parameters {
     /// shard over. What was written of the version after it is forgotten.
     ///
     /// # Errors
-    /// If `version` is not the newest complete one, if there is no such slot or range, or if somebody reads that version
-    /// or has claimed a range of the next.
+    /// If `version` is not the newest complete one, if there is no such slot or range, or if somebody reads that
+    /// version or has claimed a range of the next.
     pub fn install_state(&self, version: u64, slot: usize, start: usize, state: &[f32]) -> Result<()> {
         let mut book = self.book();
         let newest = self.version();

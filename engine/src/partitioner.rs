@@ -53,16 +53,17 @@ pub trait Partitioner<K>: Send + Sync + 'static {
     fn partitions(&self) -> usize;
     /// The 0-based partition of a key: a function of the key alone, the same in every process.
     fn partition(&self, key: &K) -> usize;
-    /// Which function of the key this is. What two partitioners of the same number of partitions with equal answers have
-    /// placed lies alike, and is joined without a shuffle.
+    /// Which function of the key this is. What two partitioners of the same number of partitions with equal answers
+    /// have placed lies alike, and is joined without a shuffle.
     fn function(&self) -> PartitionFunction;
-    /// Whether [`partition`](Self::partition) can be relied on yet. Where keys are sorted it is known only once they have
-    /// been sampled, and never where sorted records are read that another run has kept.
+    /// Whether [`partition`](Self::partition) can be relied on yet. Where keys are sorted it is known only once they
+    /// have been sampled, and never where sorted records are read that another run has kept.
     fn is_known(&self) -> bool {
         true
     }
     /// Whether a partition may hold keys of a range. One that says so need not be read for
-    /// [`filter_by_range`](crate::Dataset::filter_by_range). All processes must come to the same; a panic rules nothing out.
+    /// [`filter_by_range`](crate::Dataset::filter_by_range). All processes must come to the same; a panic rules nothing
+    /// out.
     fn may_hold(&self, _partition: usize, _range: KeyRange<'_, K>) -> bool {
         true
     }
@@ -208,8 +209,8 @@ impl<K: Key> Partitioner<K> for HashPartitioner {
     }
 }
 
-/// Gives each partition a range of the keys' order; equal keys share a partition. Where a dataset is sorted the bounds come
-/// from a sample that is taken before the first job; here they are given, or come from a sample that is.
+/// Gives each partition a range of the keys' order; equal keys share a partition. Where a dataset is sorted the bounds
+/// come from a sample that is taken before the first job; here they are given, or come from a sample that is.
 ///
 /// ```
 /// # use distdl_engine::{Config, Context, RangePartitioner};
@@ -230,19 +231,21 @@ pub struct RangePartitioner<K> {
 }
 
 impl<K: Key + Ord> RangePartitioner<K> {
-    /// Ranges of which each but the first begins with one of `bounds`, ascending: one partition more than there are bounds.
+    /// Ranges of which each but the first begins with one of `bounds`, ascending: one partition more than there are
+    /// bounds.
     ///
     /// # Errors
-    /// If a bound is not above the one before, or the keys refuse to become bytes, by which two partitioners are compared.
+    /// If a bound is not above the one before, or the keys refuse to become bytes, by which two partitioners are
+    /// compared.
     pub fn from_bounds(bounds: impl IntoIterator<Item = K>) -> Result<Self> {
         let bounds: Vec<K> = bounds.into_iter().collect();
         let partitions = bounds.len() + 1;
         Self::between(bounds, partitions)
     }
 
-    /// `partitions` ranges that would get equal shares of `sample`, whose keys may come in any order and more than once. If
-    /// it has fewer different ones than there are partitions, the last ones stay empty. With 0 partitions the first action
-    /// fails.
+    /// `partitions` ranges that would get equal shares of `sample`, whose keys may come in any order and more than
+    /// once. If it has fewer different ones than there are partitions, the last ones stay empty. With 0 partitions the
+    /// first action fails.
     ///
     /// # Errors
     /// If the keys refuse to become bytes, by which two partitioners are compared.
@@ -297,8 +300,8 @@ impl<K: Key + Ord> RangePartitioner<K> {
     }
 }
 
-/// Those keys of a weighted sample that cut it into so many parts of about equal weight, ascending; fewer if there are not as
-/// many different ones.
+/// Those keys of a weighted sample that cut it into so many parts of about equal weight, ascending; fewer if there are
+/// not as many different ones.
 fn quantiles<K: Ord>(mut sample: Vec<(K, u64)>, partitions: usize) -> Vec<K> {
     sample.sort_by(|left, right| left.0.cmp(&right.0));
     let total: u128 = sample.iter().map(|(_, weight)| u128::from(*weight)).sum();
@@ -315,8 +318,8 @@ fn quantiles<K: Ord>(mut sample: Vec<(K, u64)>, partitions: usize) -> Vec<K> {
     bounds
 }
 
-/// One key at random of every n in a row of a partition, where n doubles each time that the sample has grown too large: a
-/// sample of bounded size that depends on nothing but the records and the numbers that are drawn. Each key stands for
+/// One key at random of every n in a row of a partition, where n doubles each time that the sample has grown too large:
+/// a sample of bounded size that depends on nothing but the records and the numbers that are drawn. Each key stands for
 /// `weight` records. It is at random since records may alternate.
 pub(crate) struct Thinned<K, R> {
     keys: Vec<K>,

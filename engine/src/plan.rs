@@ -204,8 +204,8 @@ pub(crate) fn program(
     })
 }
 
-/// Tells whether a program reads the blocks of a dataset that it keeps itself, so that each is computed once, however many
-/// read it. If such blocks were not kept after all, each reader computes its own.
+/// Tells whether a program reads the blocks of a dataset that it keeps itself, so that each is computed once, however
+/// many read it. If such blocks were not kept after all, each reader computes its own.
 pub(crate) type Reuse<'a> = &'a dyn Fn(DatasetId) -> bool;
 
 /// The operations of a [`program`], one after another, however many they are.
@@ -214,7 +214,8 @@ pub(crate) struct Operations<'a> {
     available: Available<'a>,
     reuse: Reuse<'a>,
     stack: Vec<Visit>,
-    /// What this program keeps. All operations of what is visited first come before the next visit, and so does its `Keep`.
+    /// What this program keeps. All operations of what is visited first come before the next visit, and so does its
+    /// `Keep`.
     kept: HashSet<(DatasetId, usize)>,
 }
 

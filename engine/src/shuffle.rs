@@ -92,7 +92,8 @@ impl<T: Record, R: Route<T>> ShuffleSpec for Plain<T, R> {
 
 /// Records on their way into batches, by bucket.
 struct Cutting<T> {
-    /// By number of the bucket, in pages that are made when a record comes: a partition may have few for very many buckets.
+    /// By number of the bucket, in pages that are made when a record comes: a partition may have few for very many
+    /// buckets.
     pages: Vec<Option<Box<[Cut<T>; PAGE]>>>,
     buckets: usize,
     batch_records: usize,
@@ -139,7 +140,8 @@ impl<T: Record> Cutting<T> {
         self.bytes += bytes;
         if bucket.records.len() >= self.batch_records || bucket.bytes >= BATCH_BYTES_MAX {
             let full = std::mem::take(&mut bucket.records);
-            // Nobody counts what is empty: the next batch has its room at once only if there is room for one of each bucket.
+            // Nobody counts what is empty: the next batch has its room at once only if there is room for one of each
+            // bucket.
             if (full.len() * size_of::<T>() * self.buckets) as u64 <= self.bytes_max {
                 bucket.records.reserve_exact(full.len());
             }

@@ -1,5 +1,5 @@
-//! Datasets from the driver's own records, and from files and objects: plain paths, and URLs of `file`, `http(s)`, `s3`, `gs`,
-//! `az`, `hdfs` and `memory`, with globs where they can be listed.
+//! Datasets from the driver's own records, and from files and objects: plain paths, and URLs of `file`, `http(s)`,
+//! `s3`, `gs`, `az`, `hdfs` and `memory`, with globs where they can be listed.
 //!
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 
@@ -23,8 +23,8 @@ use crate::memo::{digest, unequalled};
 impl Context {
     /// A dataset of the records in `partitions` groups of neighbours.
     ///
-    /// In a cluster every process must have the same records in the same order, which those of a `HashMap` are not, nor are
-    /// records that contain one: their bytes are compared, and if they differ, an action on them is an error.
+    /// In a cluster every process must have the same records in the same order, which those of a `HashMap` are not, nor
+    /// are records that contain one: their bytes are compared, and if they differ, an action on them is an error.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -133,8 +133,8 @@ impl Context {
         }
     }
 
-    /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long. A compressed
-    /// file is read whole by one partition.
+    /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long. A
+    /// compressed file is read whole by one partition.
     ///
     /// # Errors
     /// If nothing matches `pattern`, or a file does not hold a whole number of records.

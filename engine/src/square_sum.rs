@@ -66,8 +66,8 @@ impl SquareSum {
         let Some(top) = self.words.iter().rposition(|word| *word > 0).map(|top| top.max(1)) else {
             return 0.0;
         };
-        // What lies below two words is less than half of the last place of an f64, so that one bit stands for all of it. If
-        // the upper word has few bits, the lower one still has more than are kept.
+        // What lies below two words is less than half of the last place of an f64, so that one bit stands for all of
+        // it. If the upper word has few bits, the lower one still has more than are kept.
         let below = self.words[..top - 1].iter().any(|word| *word > 0);
         let upper = u128::from(self.words[top]) << 64 | u128::from(self.words[top - 1]) | u128::from(below);
         upper as f64 * power_of_two(64 * (top as i32 - 1) + UNIT)

@@ -10,10 +10,10 @@ use crate::error::{EngineError, Result};
 /// Most steps that a lane may lag behind: each takes a copy of the parameters, and an update for every lane.
 pub const LAG_MAX: u64 = 64;
 
-/// How old the parameters may be that a lane reads. Version `v` is what the steps before `v` have made. No lane waits for
-/// another in step `t` if the versions that it may read are here. A worker that is slow and owns shards, or keeps a second
-/// copy of optimizer state, holds versions up all the same: see `--parameter-workers`, of which there should be two where
-/// optimizers have state.
+/// How old the parameters may be that a lane reads. Version `v` is what the steps before `v` have made. No lane waits
+/// for another in step `t` if the versions that it may read are here. A worker that is slow and owns shards, or keeps a
+/// second copy of optimizer state, holds versions up all the same: see `--parameter-workers`, of which there should be
+/// two where optimizers have state.
 ///
 /// Where the bits depend on time, steps that were seen may be taken again with others after a loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,17 +21,17 @@ pub enum Staleness {
     /// Step `t` reads version `t` (bulk synchronous). The same bits whatever happens.
     #[default]
     Synchronous,
-    /// Step `t` reads version `t - k`, and the version that the iteration began with in its first `k` steps. A lane may be
-    /// `k` steps ahead of the slowest, and so need not wait for updates on their way. The same bits whatever happens;
-    /// how training is cut into iterations shows in them.
+    /// Step `t` reads version `t - k`, and the version that the iteration began with in its first `k` steps. A lane may
+    /// be `k` steps ahead of the slowest, and so need not wait for updates on their way. The same bits whatever
+    /// happens; how training is cut into iterations shows in them.
     FixedLag(u64),
-    /// Step `t` reads the newest version that is complete, which is `t - k` or newer: the condition of stale synchronous
-    /// parallel (Ho et al., NIPS 2013). Which version is read depends on time, and so do the bits.
+    /// Step `t` reads the newest version that is complete, which is `t - k` or newer: the condition of stale
+    /// synchronous parallel (Ho et al., NIPS 2013). Which version is read depends on time, and so do the bits.
     Bounded(u64),
-    /// A lane reads the newest complete version and waits for nobody. A step is made of as many updates as there are lanes,
-    /// in the order in which they come, several of them from one lane if it is quick: K-batch-async with as many learners
-    /// as K (Dutta et al., AISTATS 2018). All bits depend on time. Lane `l` calls its `n`-th update since the iteration
-    /// began step `first_step + n`, whatever step that becomes a part of.
+    /// A lane reads the newest complete version and waits for nobody. A step is made of as many updates as there are
+    /// lanes, in the order in which they come, several of them from one lane if it is quick: K-batch-async with as many
+    /// learners as K (Dutta et al., AISTATS 2018). All bits depend on time. Lane `l` calls its `n`-th update since the
+    /// iteration began step `first_step + n`, whatever step that becomes a part of.
     Asynchronous,
 }
 

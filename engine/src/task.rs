@@ -63,15 +63,16 @@ impl Resources {
         self.working_bytes() / 2 / self.workers.max(1) as u64
     }
 
-    /// Puts a frame on disk for which memory has no room. What is kept for the loss of another process makes way for it.
+    /// Puts a frame on disk for which memory has no room. What is kept for the loss of another process makes way for
+    /// it.
     pub(crate) fn put_away(&self, spill: &Spill, frame: &[u8]) -> Result<SpilledRows, StorageError> {
         let rows = self.retry_after_eviction(|| spill.append(frame))?;
         self.metrics.spilled(frame.len() as u64);
         Ok(rows)
     }
 
-    /// Writes to disk. Where that is short, what is kept for the loss of another process makes way, if no other task has seen
-    /// to it meanwhile, and `write` runs again.
+    /// Writes to disk. Where that is short, what is kept for the loss of another process makes way, if no other task
+    /// has seen to it meanwhile, and `write` runs again.
     pub(crate) fn retry_after_eviction<R>(
         &self,
         write: impl Fn() -> Result<R, StorageError>,
@@ -188,7 +189,8 @@ pub(crate) fn serve() {
     SERVES.set(true);
 }
 
-/// Whether this thread is inside a task, or serves a driver program that waits for it: then an action would wait for ever.
+/// Whether this thread is inside a task, or serves a driver program that waits for it: then an action would wait for
+/// ever.
 pub(crate) fn is_inside() -> bool {
     SERVES.get() || CURRENT.with_borrow(Option::is_some)
 }
@@ -285,8 +287,8 @@ impl TaskContext {
     }
 
     /// Lets stand what closures added where they are `done`, as far as operators came to the end of their partition: an
-    /// operator or a closure behind one may want only the first of its records. Of an origin that came up twice the first
-    /// one counts.
+    /// operator or a closure behind one may want only the first of its records. Of an origin that came up twice the
+    /// first one counts.
     pub(crate) fn settle(&self, done: impl Fn(&UpdatePosition) -> bool) {
         let ended = self.state.ended.borrow();
         let stands = |position: &UpdatePosition| {

@@ -1,6 +1,7 @@
 //! Several processes inside one, for tests: real members, real links over Unix sockets and a real name node, but each
 //! process is a thread that runs the driver program, and a killed one drops out without a word. Hundreds of clusters
-//! live and die in seconds that way, with faults at exact points. And [emulated GPUs](emulated_gpu), and what [fuzzing](fuzz) feeds.
+//! live and die in seconds that way, with faults at exact points. And [emulated GPUs](emulated_gpu), and what
+//! [fuzzing](fuzz) feeds.
 
 pub mod fuzz;
 pub mod emulated_gpu;
@@ -68,8 +69,8 @@ pub struct TestCluster {
     pub spill_folder: Option<PathBuf>,
     /// How long an action runs before what is sent into its shuffles is kept.
     pub keep_shuffles_after: Duration,
-    /// After how long a silence a process computes the tasks of others, too, if it does; the processes take them in turn by
-    /// their place. Empty: nobody does.
+    /// After how long a silence a process computes the tasks of others, too, if it does; the processes take them in
+    /// turn by their place. Empty: nobody does.
     pub speculate_after: Vec<Option<Duration>>,
     /// Whether processes exchange parameters through memory that they share.
     pub shared_memory: bool,

@@ -54,7 +54,8 @@ impl<'a> PartialSum<'a> {
     }
 }
 
-/// The largest nodes of the tree over `lanes` whose lanes are all `here`, in order: what can be summed without the others.
+/// The largest nodes of the tree over `lanes` whose lanes are all `here`, in order: what can be summed without the
+/// others.
 pub fn cover(lanes: Range<usize>, here: &impl Fn(usize) -> bool) -> Vec<Range<usize>> {
     let mut nodes = Vec::new();
     let mut waiting = vec![lanes];
@@ -69,8 +70,8 @@ pub fn cover(lanes: Range<usize>, here: &impl Fn(usize) -> bool) -> Vec<Range<us
     nodes
 }
 
-/// Writes the sum over `lanes` along the tree to `sum`, rounded at each node as the format says. `parts` are nodes of the
-/// tree that cover the lanes, in order, and are rounded already.
+/// Writes the sum over `lanes` along the tree to `sum`, rounded at each node as the format says. `parts` are nodes of
+/// the tree that cover the lanes, in order, and are rounded already.
 ///
 /// # Panics
 /// If they do not, or one of them is shorter than `sum`: both are checked where parts come in.

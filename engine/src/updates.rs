@@ -11,9 +11,9 @@ pub enum UpdateFormat {
     /// Four bytes a value.
     #[default]
     Full,
-    /// Two bytes a value: each lane's update, and the sum at each node of the tree over lanes, is rounded to bfloat16 (the
-    /// upper half of an f32), to the nearest and to even ones between two. So results have the same bits whatever lanes
-    /// share a process, but not those of [`Full`](Self::Full).
+    /// Two bytes a value: each lane's update, and the sum at each node of the tree over lanes, is rounded to bfloat16
+    /// (the upper half of an f32), to the nearest and to even ones between two. So results have the same bits whatever
+    /// lanes share a process, but not those of [`Full`](Self::Full).
     Bf16,
     /// Eight bytes for each value that is not 0, where that is shorter. The same results as [`Full`](Self::Full).
     Sparse,

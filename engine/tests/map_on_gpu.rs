@@ -1,5 +1,5 @@
-//! A map stage on GPUs: the records of the CPU, whatever is lost. They are emulated, or with `DISTDL_TEST_GPU=real` those of the
-//! machine, which nobody can lose or count.
+//! A map stage on GPUs: the records of the CPU, whatever is lost. They are emulated, or with `DISTDL_TEST_GPU=real`
+//! those of the machine, which nobody can lose or count.
 #![cfg(all(target_os = "linux", feature = "gpu"))]
 #![allow(unsafe_code)] // vouches for kernels, and tells the emulated GPU what to do
 #![allow(clippy::unwrap_used)]

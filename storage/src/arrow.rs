@@ -29,9 +29,10 @@ use crate::table::{Outline, deal_parts, parts};
 pub struct ArrowOptions {
     /// Names of the columns that become fields; all are fetched, since they lie together. Default all.
     pub columns: Option<Vec<String>>,
-    /// Whether a file may lack the column of a field that is an `Option`, which is `None` then. Otherwise that is an error,
-    /// since a name that is misspelt or in other letters would go unseen. A field that is no `Option` needs
-    /// `#[serde(default)]`, and no word here; one that is there and not among `columns` is `None` as well. Default `false`.
+    /// Whether a file may lack the column of a field that is an `Option`, which is `None` then. Otherwise that is an
+    /// error, since a name that is misspelt or in other letters would go unseen. A field that is no `Option` needs
+    /// `#[serde(default)]`, and no word here; one that is there and not among `columns` is `None` as well. Default
+    /// `false`.
     pub columns_may_be_missing: bool,
     /// Most bytes that a record batch or a dictionary may take, stored or unpacked. Default 1 GiB.
     pub batch_bytes_max: u64,
@@ -59,12 +60,12 @@ pub struct ArrowSplit {
     pub batches: Range<usize>,
 }
 
-/// Deals the record batches of `objects`, in their order, to `partitions` groups of about equal numbers of stored bytes.
-/// Each footer is read. A batch cannot be cut: it belongs to the group in which its middle lies.
+/// Deals the record batches of `objects`, in their order, to `partitions` groups of about equal numbers of stored
+/// bytes. Each footer is read. A batch cannot be cut: it belongs to the group in which its middle lies.
 ///
 /// # Errors
-/// A footer cannot be read or is wrong, a column is missing, files hold dates or times of different units in a column, or a
-/// batch is beyond its limit.
+/// A footer cannot be read or is wrong, a column is missing, files hold dates or times of different units in a column,
+/// or a batch is beyond its limit.
 pub fn split_arrow(
     stores: &Stores,
     objects: &[Object],

@@ -1,8 +1,8 @@
 //! A Bloom filter over digests. **It may only say "absent".**
 //!
 //! What was inserted is never said to be absent. "Maybe there" is to be confirmed by an exact look-up: a false positive
-//! costs that look-up, and never a result. Nothing can be taken out: after removals a filter is built anew from the keys
-//! that are left.
+//! costs that look-up, and never a result. Nothing can be taken out: after removals a filter is built anew from the
+//! keys that are left.
 
 use std::hash::{Hash, Hasher};
 
@@ -64,9 +64,9 @@ impl Hash for Key<'_> {
 }
 
 impl Bloom {
-    /// An empty filter for about `keys` keys, with at most `rate_max` false positives for each absent key that it is asked
-    /// about. More keys make it slower and hold to the rate, up to about 30 times as many; beyond that it says "maybe" to
-    /// everything. The rate is taken as 0.000001 to 0.5, the keys as 1 to 16,777,216.
+    /// An empty filter for about `keys` keys, with at most `rate_max` false positives for each absent key that it is
+    /// asked about. More keys make it slower and hold to the rate, up to about 30 times as many; beyond that it says
+    /// "maybe" to everything. The rate is taken as 0.000001 to 0.5, the keys as 1 to 16,777,216.
     pub fn new(keys: usize, rate_max: f64) -> Self {
         let sizing = Sizing {
             keys: keys.clamp(1, KEYS_MAX),

@@ -1,9 +1,9 @@
 //! Remote objects kept in a folder on disk, so that the second time is free.
 //!
-//! Below everything that reads: text, records and compressed files profit without knowing of it. What is read is checked
-//! against its hash; a cache that is damaged, deleted, full or forbidden while it is used costs fetches, and never a wrong byte.
-//! A folder that cannot be written to is an error when it is opened: readers tell each other in it what they use. Users may
-//! share one as far as their masks let each other write there.
+//! Below everything that reads: text, records and compressed files profit without knowing of it. What is read is
+//! checked against its hash; a cache that is damaged, deleted, full or forbidden while it is used costs fetches, and
+//! never a wrong byte. A folder that cannot be written to is an error when it is opened: readers tell each other in it
+//! what they use. Users may share one as far as their masks let each other write there.
 
 mod options;
 

@@ -2,9 +2,10 @@
 //!
 //! A folder or object prefix holds `blob-<BLAKE3>` objects and a `checkpoint-<key>.json` for each computation. The
 //! manifest is written last, so a checkpoint is whole or invisible. Its key stands for the computation: whoever comes
-//! with the same key finds what was computed before. A blob is believed only if length and hash are those of the manifest.
-//! Beside the first blob there is an empty `checkpoint-<key>.begun`, until the manifest is there: commits in the same folder
-//! leave blobs that they do not know to checkpoints if there are any. One that has begun counts for a day after the last blob.
+//! with the same key finds what was computed before. A blob is believed only if length and hash are those of the
+//! manifest. Beside the first blob there is an empty `checkpoint-<key>.begun`, until the manifest is there: commits in
+//! the same folder leave blobs that they do not know to checkpoints if there are any. One that has begun counts for a
+//! day after the last blob.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +134,8 @@ impl Checkpoint {
         };
         let text = Bytes::from(seal(&manifest));
         match self.folder.create(&self.name, text.clone()) {
-            // By another process or an earlier run, or by this one: a store may write, fail to say so, and be asked again.
+            // By another process or an earlier run, or by this one: a store may write, fail to say so, and be asked
+            // again.
             Err(ObjectError::AlreadyExists { .. }) => match self.manifest() {
                 Ok(Some(there)) if there == manifest => {}
                 Ok(Some(_)) => return Err(self.differs()),

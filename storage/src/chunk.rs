@@ -1,8 +1,8 @@
 //! Remote objects in pieces that their content names.
 //!
-//! An object is fetched in *segments* of a fixed length, and each segment is cut into *chunks* where its content says so.
-//! So a segment can be asked for without knowledge of the others, and what two objects or two versions have in common
-//! falls into the same chunks, up to the ends of segments. A chunk's name is its BLAKE3 hash.
+//! An object is fetched in *segments* of a fixed length, and each segment is cut into *chunks* where its content says
+//! so. So a segment can be asked for without knowledge of the others, and what two objects or two versions have in
+//! common falls into the same chunks, up to the ends of segments. A chunk's name is its BLAKE3 hash.
 
 use std::fmt;
 use std::ops::Range;

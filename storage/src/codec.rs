@@ -1,8 +1,9 @@
 //! How the records of a block become bytes and records again. The only file of this crate with `unsafe`.
 //!
-//! Plain numbers lie in a frame as they lie in memory and are read in place where the frame is a mapped file, with `abomonation`; all other types go
-//! through `postcard`. `abomonation` checks nothing by itself. So it sees only [`Plain`] types, and only bytes whose
-//! length and alignment were checked here and whose checksum, type and writing program were checked in `frame`.
+//! Plain numbers lie in a frame as they lie in memory and are read in place where the frame is a mapped file, with
+//! `abomonation`; all other types go through `postcard`. `abomonation` checks nothing by itself. So it sees only
+//! [`Plain`] types, and only bytes whose length and alignment were checked here and whose checksum, type and writing
+//! program were checked in `frame`.
 
 #![expect(unsafe_code, reason = "records are read in place; each block says why that is sound")]
 

@@ -13,8 +13,9 @@ const NAME_CHARS_SHOWN: usize = 40;
 /// Of all names an error shows so many.
 const COLUMNS_SHOWN: usize = 50;
 
-/// The words of an error and how to mend it, if a field of `T` that is an `Option` has none of `columns`, which `names` has (a
-/// header or schema) and `option` would allow. Where `T` does not say what its fields are, as with `#[serde(flatten)]`, there is none.
+/// The words of an error and how to mend it, if a field of `T` that is an `Option` has none of `columns`, which `names`
+/// has (a header or schema) and `option` would allow. Where `T` does not say what its fields are, as with
+/// `#[serde(flatten)]`, there is none.
 pub(crate) fn unseen<T: DeserializeOwned>(columns: &[&str], names: &str, option: &str) -> Option<(String, String)> {
     let field = missing::<T>(columns)?;
     let record = std::any::type_name::<T>();

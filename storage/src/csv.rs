@@ -1,8 +1,9 @@
 //! Records of delimited text, read and written: RFC 4180, in UTF-8, with other delimiters where asked for.
 //!
-//! A quoted field may hold line ends, and only who reads a file from its start knows whether a line end is one of those.
-//! So a file is cut at line ends only as long as no field holds any ([`CsvOptions::quoted_newlines`] is off, as it is by
-//! default); a field that does is then an error, never a wrong record. Otherwise each file is read whole by one partition.
+//! A quoted field may hold line ends, and only who reads a file from its start knows whether a line end is one of
+//! those. So a file is cut at line ends only as long as no field holds any ([`CsvOptions::quoted_newlines`] is off, as
+//! it is by default); a field that does is then an error, never a wrong record. Otherwise each file is read whole by
+//! one partition.
 
 mod fields;
 
@@ -23,23 +24,23 @@ use crate::text::{TextOptions, TextSplit, split_text, text_split};
 pub struct CsvOptions {
     /// What is between two fields, an ASCII character. Default `,`.
     pub delimiter: u8,
-    /// What is around a field that holds a delimiter, a line end or a quote, an ASCII character; a quote in it is doubled.
-    /// `None`: a field is all that is between two delimiters. Default `"`.
+    /// What is around a field that holds a delimiter, a line end or a quote, an ASCII character; a quote in it is
+    /// doubled. `None`: a field is all that is between two delimiters. Default `"`.
     pub quote: Option<u8>,
-    /// Whether white space at either end of a field is none of it, be the field quoted or not, and a name of a column or not.
-    /// Default `false`.
+    /// Whether white space at either end of a field is none of it, be the field quoted or not, and a name of a column
+    /// or not. Default `false`.
     pub trim: bool,
     /// Whether the first record of each file names the columns. Fields go to those of the record type by name then,
     /// else by position. Default `true`.
     pub header: bool,
-    /// Whether a header may lack the column of a field that is an `Option`, which is `None` then. Otherwise that is an error,
-    /// since a name that is misspelt would go unseen. A field that is no `Option` needs `#[serde(default)]`, and no word here.
-    /// Default `false`.
+    /// Whether a header may lack the column of a field that is an `Option`, which is `None` then. Otherwise that is an
+    /// error, since a name that is misspelt would go unseen. A field that is no `Option` needs `#[serde(default)]`, and
+    /// no word here. Default `false`.
     pub columns_may_be_missing: bool,
     /// Whether quoted fields may hold line ends. Each file is read by one partition then. Default `false`.
     pub quoted_newlines: bool,
-    /// Limits; a record counts as a line, with all its line ends. Default `None`: those of the configuration (`line_size`), or without
-    /// one those of [`TextOptions`].
+    /// Limits; a record counts as a line, with all its line ends. Default `None`: those of the configuration
+    /// (`line_size`), or without one those of [`TextOptions`].
     pub text: Option<TextOptions>,
 }
 

@@ -1,10 +1,10 @@
 //! Blocks on disk, one file each.
 //!
-//! Every tier makes a folder of its own, `distdl-blocks-<host>-<boot>-*`, within the folder it is given, holds a lock on it
-//! while it lives and removes it when it is dropped. So processes may share the outer folder, files of others are never
-//! touched, and what a killed process left behind is known by its lock being free: the next tier of that host removes it,
-//! where the file system is one of several hosts only after a day. Other hosts leave it alone, as network file systems do not
-//! show them who holds a lock on a folder.
+//! Every tier makes a folder of its own, `distdl-blocks-<host>-<boot>-*`, within the folder it is given, holds a lock
+//! on it while it lives and removes it when it is dropped. So processes may share the outer folder, files of others are
+//! never touched, and what a killed process left behind is known by its lock being free: the next tier of that host
+//! removes it, where the file system is one of several hosts only after a day. Other hosts leave it alone, as network
+//! file systems do not show them who holds a lock on a folder.
 
 mod outer;
 
@@ -35,8 +35,8 @@ const BLOCKS: Kind = Kind {
 /// Keeps blocks as files of frames, and forgets them all when it is dropped.
 ///
 /// A file has its name once it is written whole. It is not synced: nobody reads it after the machine has failed. A read
-/// verifies the checksum, and reads plain records in place in a private mapping of the file: a block that is removed lives
-/// on, and occupies its disk space, with those who read it.
+/// verifies the checksum, and reads plain records in place in a private mapping of the file: a block that is removed
+/// lives on, and occupies its disk space, with those who read it.
 #[derive(Debug)]
 pub struct DiskTier {
     outer: PathBuf,
@@ -71,8 +71,8 @@ impl DiskTier {
         Ok(tier)
     }
 
-    /// A tier in the folder for temporary files (`TMPDIR`, else that of the system, or `/var/tmp` if that is in memory or takes
-    /// no files), where nothing is made before the first block is put.
+    /// A tier in the folder for temporary files (`TMPDIR`, else that of the system, or `/var/tmp` if that is in memory
+    /// or takes no files), where nothing is made before the first block is put.
     pub fn temporary(bytes_max: u64) -> Self {
         Self::lazy(temporary_folder(), bytes_max)
     }

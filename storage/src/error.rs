@@ -196,8 +196,8 @@ impl StorageError {
         }
     }
 
-    /// Whether the system had no room for one more open file or mapping, which says nothing of what is in the file: trying
-    /// again may well succeed.
+    /// Whether the system had no room for one more open file or mapping, which says nothing of what is in the file:
+    /// trying again may well succeed.
     pub fn is_want_of_resources(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         let error = Errno::from_io_error(source);

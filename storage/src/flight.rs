@@ -46,8 +46,8 @@ impl<K: Ord, V> Drop for Landing<'_, K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> Flights<K, V> {
-    /// What `work` brings, and whether another caller has done it: of those who come with one key while the work is under
-    /// way, the first does it.
+    /// What `work` brings, and whether another caller has done it: of those who come with one key while the work is
+    /// under way, the first does it.
     pub(crate) fn once(&self, key: &K, work: impl FnOnce() -> V) -> (V, bool) {
         loop {
             let mut flights = self.0.lock().unpoisoned();

@@ -54,8 +54,8 @@ impl Codec {
         Ok(frame)
     }
 
-    /// What tells the record type from others in frames: its name and its layout in memory, the same in all programs of one
-    /// compiler that name it alike.
+    /// What tells the record type from others in frames: its name and its layout in memory, the same in all programs of
+    /// one compiler that name it alike.
     pub fn fingerprint(self) -> Digest {
         type_fingerprint(self)
     }

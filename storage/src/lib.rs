@@ -2,8 +2,8 @@
 //! output.
 //!
 //! Blocks are kept by a [`BlockStore`]; files and objects are read and written by [`remote::Stores`]; what must survive
-//! the program is kept by [`Commits`]. Bytes from disk are checked before they are believed: bad bytes are an error that
-//! names the block.
+//! the program is kept by [`Commits`]. Bytes from disk are checked before they are believed: bad bytes are an error
+//! that names the block.
 //!
 //! ```
 //! use distdl_storage::{Block, BlockId, BlockStore, Codec, Level, StoreOptions};

@@ -88,9 +88,9 @@ pub struct Blob {
 }
 
 impl Commits {
-    /// The commits at `url`: a folder, which need not exist yet, or the URL of one in any store of these that can be written
-    /// to, such as `memory://` or, where that feature is there, `s3://`. The file system of a local folder must know hard
-    /// links.
+    /// The commits at `url`: a folder, which need not exist yet, or the URL of one in any store of these that can be
+    /// written to, such as `memory://` or, where that feature is there, `s3://`. The file system of a local folder must
+    /// know hard links.
     ///
     /// # Errors
     /// If that is no place to write to.
@@ -128,8 +128,8 @@ impl Commits {
         self.begin_after(self.numbers()?.last().copied(), blobs)
     }
 
-    /// The same for a commit that comes right after the number `last`, where the caller knows it from an earlier look. A
-    /// process that was taken for dead may wake and write what is long outdated: it is refused then.
+    /// The same for a commit that comes right after the number `last`, where the caller knows it from an earlier look.
+    /// A process that was taken for dead may wake and write what is long outdated: it is refused then.
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
@@ -221,9 +221,9 @@ impl Commits {
         })
     }
 
-    /// Removes all but the newest `count` whole commits, of which equal ones count once, and blobs that no commit names any more. A commit counts
-    /// as whole if its blobs are there in full length. Blobs of a commit that is being written stay, unless `count` newer
-    /// ones have come since they were written.
+    /// Removes all but the newest `count` whole commits, of which equal ones count once, and blobs that no commit names
+    /// any more. A commit counts as whole if its blobs are there in full length. Blobs of a commit that is being
+    /// written stay, unless `count` newer ones have come since they were written.
     ///
     /// # Errors
     /// If something cannot be read or removed. What is kept is whole all the same.
@@ -268,9 +268,9 @@ impl Commits {
         Ok(self.folder.remove_unfinished(&oldest, &WRITTEN)?)
     }
 
-    /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`. Those may be of a
-    /// checkpointed computation instead, if there is one in this folder, or one that has begun. That has been given up if
-    /// nothing that may be its was written for a day.
+    /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`. Those may be
+    /// of a checkpointed computation instead, if there is one in this folder, or one that has begun. That has been
+    /// given up if nothing that may be its was written for a day.
     fn remove_blobs(&self, live: &BTreeSet<String>, dead: &BTreeSet<String>, oldest: &str) -> Result<()> {
         let listed = self.folder.list()?;
         let oldest = listed.iter().find(|found| found.name == oldest);
@@ -342,8 +342,9 @@ impl Unpublished<'_> {
     /// by an earlier try, its number is returned and none is added.
     ///
     /// # Errors
-    /// [`StorageError::CommitRace`] if another writer has committed since this was begun; if the place cannot be read or
-    /// written. Nothing is committed then, unless the store fails after it has written: trying again finds that commit.
+    /// [`StorageError::CommitRace`] if another writer has committed since this was begun; if the place cannot be read
+    /// or written. Nothing is committed then, unless the store fails after it has written: trying again finds that
+    /// commit.
     pub fn publish(self) -> Result<u64> {
         let (commits, number) = (self.commits, self.number);
         let numbers = commits.numbers()?;

@@ -37,8 +37,8 @@ pub struct Memo {
 #[derive(Debug, Default)]
 struct State {
     bound: BTreeMap<BlockId, Bound>,
-    /// Keys whose files could not be read: they are not counted on again while their datasets live, even if they cannot be
-    /// removed.
+    /// Keys whose files could not be read: they are not counted on again while their datasets live, even if they cannot
+    /// be removed.
     refused: BTreeSet<Digest>,
     /// Datasets whose blocks must not be lost when others need their room here.
     held: BTreeSet<u64>,
@@ -78,8 +78,9 @@ pub struct MemoFigures {
 }
 
 impl Memo {
-    /// Blocks of up to `bytes_max` bytes in `folder`, each rounded up to 4 KiB. The folder is for nothing else. What was used least recently goes first.
-    /// The block that is being written, and a journal of at most 64 MiB, come on top.
+    /// Blocks of up to `bytes_max` bytes in `folder`, each rounded up to 4 KiB. The folder is for nothing else. What
+    /// was used least recently goes first. The block that is being written, and a journal of at most 64 MiB, come on
+    /// top.
     pub fn new(folder: impl Into<PathBuf>, bytes_max: u64) -> Self {
         let options = CacheOptions {
             bytes_max,
@@ -105,8 +106,8 @@ impl Memo {
         Ok(())
     }
 
-    /// A copy of the Bloom filter of all keys in the folder, for others: what it says is absent is not here. `None` before
-    /// [`Memo::open`].
+    /// A copy of the Bloom filter of all keys in the folder, for others: what it says is absent is not here. `None`
+    /// before [`Memo::open`].
     pub fn bloom(&self) -> Option<Bloom> {
         self.blocks.get().map(Blocks::bloom)
     }

@@ -115,8 +115,8 @@ impl Object {
     }
 }
 
-/// Why a file or remote object could not be listed, read, written or understood. Each says how to mend it, and none shows a
-/// user or a query of an address, see [`shown`]; their fields hold all of it.
+/// Why a file or remote object could not be listed, read, written or understood. Each says how to mend it, and none
+/// shows a user or a query of an address, see [`shown`]; their fields hold all of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectError {

@@ -1,8 +1,8 @@
 //! Folders that a process has for itself, and whose are whose.
 //!
-//! Their names say the host, and which of its starts it is, and the process holds a lock on each while it lives. So what a
-//! killed process has left is known by its lock being free, and removed by the next process of that host. A lock that looks
-//! free may be held on another host, where the file system is one of several.
+//! Their names say the host, and which of its starts it is, and the process holds a lock on each while it lives. So
+//! what a killed process has left is known by its lock being free, and removed by the next process of that host. A lock
+//! that looks free may be held on another host, where the file system is one of several.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,8 +24,8 @@ pub(crate) const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Kind {
     pub(crate) prefix: &'static str,
     pub(crate) suffix: &'static str,
-    /// How long nothing has been put into one, if another start of this host made it, until it is taken for left behind; or if
-    /// another mount of this host may have, of what several hosts share.
+    /// How long nothing has been put into one, if another start of this host made it, until it is taken for left
+    /// behind; or if another mount of this host may have, of what several hosts share.
     pub(crate) other_boots_after: Duration,
 }
 
@@ -138,8 +138,8 @@ impl Owner {
         Some(Self { host, boot })
     }
 
-    /// Whether a lock that looks free here is free: on the same kernel, whatever containers are called, and where this host
-    /// has started anew since. Many hosts may have the name that a system has before it is given one.
+    /// Whether a lock that looks free here is free: on the same kernel, whatever containers are called, and where this
+    /// host has started anew since. Many hosts may have the name that a system has before it is given one.
     pub(crate) fn sees_locks_of(&self, other: &Self) -> bool {
         match self.boot == other.boot {
             true => !self.boot.is_empty() || self.host == other.host,
@@ -150,8 +150,8 @@ impl Owner {
         }
     }
 
-    /// Removes this host's folders of a kind whose process ended without removing them. What cannot be locked or removed
-    /// stays.
+    /// Removes this host's folders of a kind whose process ended without removing them. What cannot be locked or
+    /// removed stays.
     pub(crate) fn remove_leftovers(&self, outer: &Path, kind: Kind) {
         let Ok(entries) = fs::read_dir(outer) else { return };
         let is_shared = is_shared(outer);
@@ -182,8 +182,8 @@ impl Owner {
     }
 }
 
-/// Whether a folder whose lock looks free, and into which nothing has been put for so long, is left behind. Where hosts, or
-/// mounts of one host, share a file system, two hosts may have one name, and locks of others look free.
+/// Whether a folder whose lock looks free, and into which nothing has been put for so long, is left behind. Where
+/// hosts, or mounts of one host, share a file system, two hosts may have one name, and locks of others look free.
 fn is_left(is_shared: bool, of_this_boot: bool, kind: Kind, since: Duration) -> bool {
     let after = match (is_shared, of_this_boot) {
         (false, true) => Duration::ZERO,
@@ -196,8 +196,8 @@ fn is_left(is_shared: bool, of_this_boot: bool, kind: Kind, since: Duration) -> 
 /// Whether other hosts, or other mounts of this one, may have what is in a folder.
 #[cfg(target_os = "linux")]
 fn is_shared(folder: &Path) -> bool {
-    // Of linux/magic.h and the file systems' own headers: NFS, SMB (three versions), FUSE, 9P, Ceph, AFS (two), Lustre, GPFS,
-    // BeeGFS, GFS2 and OCFS2. The type of the number is not the same on all processors.
+    // Of linux/magic.h and the file systems' own headers: NFS, SMB (three versions), FUSE, 9P, Ceph, AFS (two), Lustre,
+    // GPFS, BeeGFS, GFS2 and OCFS2. The type of the number is not the same on all processors.
     const SHARED: [u32; 14] = [
         0x0000_6969,
         0x0000_517b,

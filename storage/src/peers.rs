@@ -15,7 +15,8 @@ pub const ANSWER_BYTES_MAX: u64 = crate::chunk::SEGMENT_BYTES;
 /// The way to the other processes of a cluster. Questions are made, and answered, by
 /// [`Stores`](crate::remote::Stores) alone; whoever carries them checks that they arrive as they were sent.
 pub trait Peers: fmt::Debug + Send + Sync {
-    /// The first answer among those processes that may have what `key` names; `None` if nobody has it, or can be reached.
+    /// The first answer among those processes that may have what `key` names; `None` if nobody has it, or can be
+    /// reached.
     fn ask(&self, key: &Digest, question: &[u8]) -> Option<Bytes>;
 
     /// The same, and `None` gives this process the lease to fetch what `key` names: others who look for it wait until

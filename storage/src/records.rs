@@ -9,11 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a dataset may hold: every type that can be cloned, sent and serialised.
 ///
-/// Records become bytes without the names of their fields (postcard), on disk and between processes. So attributes of serde that
-/// look at names or at what follows do not work there. `flatten` is an error when a record is written, and so is
-/// `skip_serializing_if` where it leaves a field out. Enums that are `untagged` or have a `tag`, and types like
-/// `serde_json::Value`, are written and are an error when they are read back. All of these errors name the type, the record and what
-/// to do. `rename`, `skip`, `transparent` and `with` work.
+/// Records become bytes without the names of their fields (postcard), on disk and between processes. So attributes of
+/// serde that look at names or at what follows do not work there. `flatten` is an error when a record is written, and
+/// so is `skip_serializing_if` where it leaves a field out. Enums that are `untagged` or have a `tag`, and types like
+/// `serde_json::Value`, are written and are an error when they are read back. All of these errors name the type, the
+/// record and what to do. `rename`, `skip`, `transparent` and `with` work.
 pub trait Record: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {}
 
 impl<T: Clone + Send + Sync + Serialize + DeserializeOwned + 'static> Record for T {}

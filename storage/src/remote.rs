@@ -10,11 +10,11 @@
 //! `gs://` (`GOOGLE_SERVICE_ACCOUNT`) and with `AZURE_` for `az://` (`AZURE_STORAGE_ACCOUNT_NAME`,
 //! `AZURE_STORAGE_ACCOUNT_KEY`), as `object_store` lists them.
 //!
-//! `hdfs://host:port/folder/file` names a name node, `hdfs://service/folder/file` a name service and `hdfs:///folder/file`
-//! the usual one of the files `core-site.xml` and `hdfs-site.xml` in `HADOOP_CONF_DIR`, else in
-//! `HADOOP_HOME/etc/hadoop`. The user is that of the program, or `HADOOP_USER_NAME`, or a Kerberos principal where those
-//! files ask for one. How often and how long a server is asked is taken from the [`StoresOptions`], not from there.
-//! A file there is known by its length and the millisecond of its last change.
+//! `hdfs://host:port/folder/file` names a name node, `hdfs://service/folder/file` a name service and
+//! `hdfs:///folder/file` the usual one of the files `core-site.xml` and `hdfs-site.xml` in `HADOOP_CONF_DIR`, else in
+//! `HADOOP_HOME/etc/hadoop`. The user is that of the program, or `HADOOP_USER_NAME`, or a Kerberos principal where
+//! those files ask for one. How often and how long a server is asked is taken from the [`StoresOptions`], not from
+//! there. A file there is known by its length and the millisecond of its last change.
 
 mod options;
 
@@ -107,8 +107,8 @@ impl Stores {
         Self::default()
     }
 
-    /// Access with other limits. A cache folder that cannot be used costs a warning at the first read that wants it, and
-    /// everything is fetched; [`Stores::check_cache`] says so before.
+    /// Access with other limits. A cache folder that cannot be used costs a warning at the first read that wants it,
+    /// and everything is fetched; [`Stores::check_cache`] says so before.
     pub fn with_options(options: StoresOptions) -> Self {
         Self::over(Arc::new(InMemory::new()), options)
     }
@@ -155,14 +155,14 @@ impl Stores {
         }
     }
 
-    /// The filter of what other processes may ask this one for, by the keys of [`Peers`], and a number that is another one
-    /// whenever it changes; `None` without a cache.
+    /// The filter of what other processes may ask this one for, by the keys of [`Peers`], and a number that is another
+    /// one whenever it changes; `None` without a cache.
     pub fn holdings(&self) -> Option<(u64, Bloom)> {
         self.cache().map(|cache| cache.holdings())
     }
 
-    /// Answers a question that a [`Peers`] value of another process has carried here; `None` if the answer is not here. No
-    /// bytes whatever make it panic.
+    /// Answers a question that a [`Peers`] value of another process has carried here; `None` if the answer is not here.
+    /// No bytes whatever make it panic.
     pub fn answer(&self, question: &[u8]) -> Option<Bytes> {
         self.cache()?.answer(question)
     }
@@ -187,11 +187,12 @@ impl Stores {
     ///
     /// A pattern is a path or URL. It may
     /// - name one file, or a folder, which stands for its files but not those of folders in it;
-    /// - hold the wildcards `*`, `?`, `[..]` and `**` (any depth), where a folder that matches stands for its files, too;
+    /// - hold the wildcards `*`, `?`, `[..]` and `**` (any depth), where a folder that matches stands for its files,
+    ///   too;
     /// - hold alternatives `{a,b}`, for all that any of them names.
     ///
-    /// What exists under the very name comes before those. As in Spark, names that begin with `.` or `_` are left out unless the
-    /// pattern names them. Servers of http cannot be listed: an address names one object.
+    /// What exists under the very name comes before those. As in Spark, names that begin with `.` or `_` are left out
+    /// unless the pattern names them. Servers of http cannot be listed: an address names one object.
     ///
     /// # Errors
     /// Nothing is found, more than the limit is found, or a folder on the way cannot be read.
@@ -302,8 +303,8 @@ impl Stores {
         Ok(())
     }
 
-    /// Begins a folder of part files that appears whole, at [`FolderWriter::commit`], which says what that means in a store
-    /// of objects. The folders that lead to it are made.
+    /// Begins a folder of part files that appears whole, at [`FolderWriter::commit`], which says what that means in a
+    /// store of objects. The folders that lead to it are made.
     ///
     /// # Errors
     /// There is something of that name already, or the place cannot be written.
@@ -461,8 +462,8 @@ impl Stores {
     }
 }
 
-/// Whether a listing failed because there is nothing of the pattern's name. A file on the disk that vanishes while it is
-/// listed is another matter: what was listed beside it must not be left out for its sake.
+/// Whether a listing failed because there is nothing of the pattern's name. A file on the disk that vanishes while it
+/// is listed is another matter: what was listed beside it must not be left out for its sake.
 fn names_nothing(pattern: &str, error: &ObjectError) -> bool {
     match (error, Location::parse(pattern)) {
         (ObjectError::NotFound { url }, Ok(Location::Local(path))) => *url == local::spelled(&path),

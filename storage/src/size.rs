@@ -1,7 +1,7 @@
 //! What a record takes in memory, counted by serialising it to nowhere.
 //!
-//! Numbers count as wide as they lie in memory, sequences and texts with what their handle and their allocation take. It is
-//! an estimate: room that a vector has left over is not seen.
+//! Numbers count as wide as they lie in memory, sequences and texts with what their handle and their allocation take.
+//! It is an estimate: room that a vector has left over is not seen.
 
 use std::fmt::Display;
 

@@ -97,8 +97,8 @@ impl Spill {
         self.append_rows(bytes, bytes.len())
     }
 
-    /// Appends rows of `row_bytes` bytes each, which lie one behind another in `rows`. What is behind the last whole row
-    /// is left out.
+    /// Appends rows of `row_bytes` bytes each, which lie one behind another in `rows`. What is behind the last whole
+    /// row is left out.
     ///
     /// # Errors
     /// As [`Spill::append`].
@@ -132,7 +132,8 @@ impl Spill {
         Ok(written)
     }
 
-    /// Reads row `index` of `rows` into `buffer`, of [`SpilledRows::buffer_bytes`], and gives the part of it that is the row.
+    /// Reads row `index` of `rows` into `buffer`, of [`SpilledRows::buffer_bytes`], and gives the part of it that is
+    /// the row.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] if the bytes are not those that were written; if the disk refuses to give them.

@@ -2,8 +2,8 @@
 //!
 //! Two kinds of lock, always taken in this order. A *claim* on a block is held by whoever writes, removes or moves it
 //! between tiers, over its disk I/O; nobody holds two. The index lock is held for moments, and never over disk I/O.
-//! Whoever needs room claims each block it evicts, one at a time, before it claims its own. A block that leaves memory is
-//! dropped with neither held: what the last copy of a record runs then may ask this store for any block.
+//! Whoever needs room claims each block it evicts, one at a time, before it claims its own. A block that leaves memory
+//! is dropped with neither held: what the last copy of a record runs then may ask this store for any block.
 
 mod index;
 mod level;
@@ -30,9 +30,9 @@ use crate::tier::Tier;
 
 /// Keeps blocks in memory and on disk. Threads share it by reference.
 ///
-/// Blocks in memory are evicted least recently used first, but not for a block of their own dataset: one that is read in
-/// order and larger than memory would push out each block before it is read again. Readers hold what they got, whatever is
-/// evicted meanwhile.
+/// Blocks in memory are evicted least recently used first, but not for a block of their own dataset: one that is read
+/// in order and larger than memory would push out each block before it is read again. Readers hold what they got,
+/// whatever is evicted meanwhile.
 #[derive(Debug)]
 pub struct BlockStore {
     memory: Box<dyn Tier>,
@@ -102,8 +102,8 @@ impl BlockStore {
     /// is no room in memory go to disk at once.
     ///
     /// Returns whether the block is kept: `false` means that it is of [`Level::Memory`] and larger than all memory of
-    /// the store that is neither [reserved](BlockStore::reservation) nor [pinned](BlockStore::pin), nor taken by blocks of
-    /// its dataset, so that it must be computed again when it is needed.
+    /// the store that is neither [reserved](BlockStore::reservation) nor [pinned](BlockStore::pin), nor taken by blocks
+    /// of its dataset, so that it must be computed again when it is needed.
     ///
     /// # Errors
     /// The block cannot be written to disk, or blocks cannot be written that would have to make room for it. They stay
@@ -121,8 +121,8 @@ impl BlockStore {
         }
     }
 
-    /// Removes the files of this store that no other run has a use for, as this process ends at once by a signal: whoever asks
-    /// for what is on disk afterwards waits for that end.
+    /// Removes the files of this store that no other run has a use for, as this process ends at once by a signal:
+    /// whoever asks for what is on disk afterwards waits for that end.
     pub fn abandon(&self) {
         self.disk.abandon();
     }
@@ -132,8 +132,8 @@ impl BlockStore {
         self.memo.as_ref()
     }
 
-    /// What is [`put`](BlockStore::put) of a dataset from now on stays as long as this store, also where it is bound to keys
-    /// and others may take its room in the [`Memo`]: it is written to the store's own files as well.
+    /// What is [`put`](BlockStore::put) of a dataset from now on stays as long as this store, also where it is bound to
+    /// keys and others may take its room in the [`Memo`]: it is written to the store's own files as well.
     pub fn protect(&self, dataset: u64) {
         if let Some(memo) = &self.memo {
             memo.protect(dataset);
@@ -180,8 +180,8 @@ impl BlockStore {
     /// is read from disk returns to memory if room can be made.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] if the block was kept on disk but cannot be read back: it is no longer kept then, and must be
-    /// computed again. [`StorageError::Decode`] if its bytes are whole and its records cannot be read back, and
+    /// [`StorageError::Corrupt`] if the block was kept on disk but cannot be read back: it is no longer kept then, and
+    /// must be computed again. [`StorageError::Decode`] if its bytes are whole and its records cannot be read back, and
     /// [`StorageError::WrongType`] if it holds records of another type than `codec`: it stays.
     pub fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
         let found = self.look(id, codec)?;

@@ -20,8 +20,8 @@ struct Strict<S>(S);
 const LEFT_OUT: &str = "a type refuses to be serialised, or leaves a field out, which would not be missed when the \
                         record is read back; remove `skip_serializing_if`";
 
-/// What an error of the format says of a record's type, and how to mend it. Words of `Serialize` and `Deserialize` themselves
-/// are lost on the way.
+/// What an error of the format says of a record's type, and how to mend it. Words of `Serialize` and `Deserialize`
+/// themselves are lost on the way.
 pub(crate) fn explained(error: &postcard::Error) -> String {
     use postcard::Error;
     let words = match error {

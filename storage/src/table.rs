@@ -106,9 +106,9 @@ pub(crate) struct Outline {
     pub(crate) has_rows: bool,
 }
 
-/// The stored bytes of the parts of each object, of which `read` gives what the footer says; a few are read at a time, and
-/// the first object that is wrong is the one of the error. Objects that mean different things by the numbers of a `wanted`
-/// column are an error too.
+/// The stored bytes of the parts of each object, of which `read` gives what the footer says; a few are read at a time,
+/// and the first object that is wrong is the one of the error. Objects that mean different things by the numbers of a
+/// `wanted` column are an error too.
 pub(crate) fn parts(
     objects: &[Object],
     wanted: Option<&[String]>,

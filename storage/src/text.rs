@@ -1,5 +1,5 @@
-//! Lines of text, JSON lines and records of fixed length, read from objects in pieces: who reads which bytes, and the readers;
-//! and text files in the making.
+//! Lines of text, JSON lines and records of fixed length, read from objects in pieces: who reads which bytes, and the
+//! readers; and text files in the making.
 //!
 //! Cutting follows Hadoop: a line belongs to the split in which its first byte lies. So any cuts whatever give every
 //! line once, and each split is read without knowledge of the others.

@@ -61,6 +61,7 @@ pub trait Tier: fmt::Debug + Send + Sync {
         })
     }
 
-    /// Removes what would stay behind, as this process ends at once: whoever calls this tier afterwards waits for that end.
+    /// Removes what would stay behind, as this process ends at once: whoever calls this tier afterwards waits for that
+    /// end.
     fn abandon(&self) {}
 }

@@ -2,8 +2,8 @@
 
 use std::sync::PoisonError;
 
-/// What a lock guards, whether a thread has panicked under it or not: nothing is left half done under a lock of this project
-/// where a panic may come from, and other threads must go on to end in order.
+/// What a lock guards, whether a thread has panicked under it or not: nothing is left half done under a lock of this
+/// project where a panic may come from, and other threads must go on to end in order.
 pub trait Unpoisoned {
     /// The guard, or what else was asked for.
     type Guard;

@@ -72,7 +72,8 @@ impl Workplace {
         self.command(&example("mnist"), &all)
     }
 
-    /// Runs a command that must fail with `code`, print nothing else, and change no file; its message must have `words`.
+    /// Runs a command that must fail with `code`, print nothing else, and change no file; its message must have
+    /// `words`.
     #[track_caller]
     pub(crate) fn fails(&self, mut command: Command, code: i32, words: &[&str]) {
         let before = self.content();

@@ -1,5 +1,5 @@
-//! Processes of several hosts, over TCP. The other hosts are this one by other addresses, and `ssh` is a script that runs
-//! the command it is given with nothing of its own environment but what the tests need.
+//! Processes of several hosts, over TCP. The other hosts are this one by other addresses, and `ssh` is a script that
+//! runs the command it is given with nothing of its own environment but what the tests need.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Signals that ask a process to end: what it takes along, where it is the first of a container too, and what it was started to
-//! ignore.
+//! Signals that ask a process to end: what it takes along, where it is the first of a container too, and what it was
+//! started to ignore.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;

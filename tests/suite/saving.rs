@@ -42,7 +42,8 @@ proptest! {
     }
 }
 
-/// Saves numbers by remainder to `path`, in place of what may be there, behind a shuffle and blocks; one of them may be a bad one.
+/// Saves numbers by remainder to `path`, in place of what may be there, behind a shuffle and blocks; one of them may be
+/// a bad one.
 fn save(context: &Context, path: &Path, numbers: u64, partitions: usize, bad: Option<u64>) -> Result<(), EngineError> {
     let pairs = context.range(0..numbers, 4).map(|x| (x % 11, x));
     let groups = pairs.group_by_key_into(partitions).cache();

@@ -172,8 +172,8 @@ impl Begun {
     }
 }
 
-/// The first lane stays in some step until all others, which share its worker or not, have begun one that is `ahead` steps
-/// further. Returns that step and what they have begun by then.
+/// The first lane stays in some step until all others, which share its worker or not, have begun one that is `ahead`
+/// steps further. Returns that step and what they have begun by then.
 fn while_one_waits(staleness: Staleness, ahead: u64) -> (u64, Vec<u64>) {
     const LANES: usize = 4;
     let context = context(3);

@@ -6,21 +6,22 @@ use crate::error::{Error, Result};
 
 /// Where and when a training writes checkpoints.
 ///
-/// A checkpoint is a commit of [`distdl_storage::Commits`] with the blobs `training.json` (where the training stood, and all
-/// that its results follow from), `parameters.safetensors`, `state.<slot>.safetensors` and, where best models are kept,
-/// `best.<rank>.safetensors`.
+/// A checkpoint is a commit of [`distdl_storage::Commits`] with the blobs `training.json` (where the training stood,
+/// and all that its results follow from), `parameters.safetensors`, `state.<slot>.safetensors` and, where best models
+/// are kept, `best.<rank>.safetensors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointOptions {
-    /// A folder, which need not exist yet, or a URL such as `s3://bucket/folder` where that feature is there; `memory://` for
-    /// tests. All processes of a cluster must see the same. It belongs to one training: others have folders of their own.
+    /// A folder, which need not exist yet, or a URL such as `s3://bucket/folder` where that feature is there;
+    /// `memory://` for tests. All processes of a cluster must see the same. It belongs to one training: others have
+    /// folders of their own.
     pub url: String,
     /// One is written behind every step whose number is a multiple of this; 0 for none. Default 500.
     pub every_steps: u64,
     /// One is written at the end of each run ([`Training::iterate`](crate::Training::iterate) or
     /// [`run_epoch`](crate::Training::run_epoch)) as well. Default true.
     pub at_end: bool,
-    /// How many are kept, each of another step; older ones are removed, and so is one of a step for which another is written, as by
-    /// [`BestModels::show`](crate::BestModels::show). Default 3.
+    /// How many are kept, each of another step; older ones are removed, and so is one of a step for which another is
+    /// written, as by [`BestModels::show`](crate::BestModels::show). Default 3.
     pub keep: usize,
     /// Whether to go on from one. Default [`Resume::Auto`].
     pub resume: Resume,

@@ -37,8 +37,8 @@ impl Mnist {
         Self::open_from(&Stores::new(), &folder.as_ref().to_string_lossy())
     }
 
-    /// As [`open`](Self::open), from a folder, bucket or prefix by its URL, with the cache and the limits of `stores`. Errors as
-    /// there, or if the URL cannot be read.
+    /// As [`open`](Self::open), from a folder, bucket or prefix by its URL, with the cache and the limits of `stores`.
+    /// Errors as there, or if the URL cannot be read.
     pub fn open_from(stores: &Stores, url: &str) -> Result<Mnist> {
         Ok(Mnist {
             train: read_set(stores, url, "train")?,

@@ -63,9 +63,10 @@ fn has_avx512() -> bool {
 
 /// Defines a function that takes a [`Level`] before its own arguments, and runs its body as compiled for that level.
 ///
-/// What the body calls is compiled for it only where it is inlined. A closure of more than a few operations that is handed
-/// to a function may not be, whatever that function says of itself: then it runs with what every CPU has. Loops that
-/// several bodies share are better macros (kernels/windows). `nm -C` of a program shows closures that were left out.
+/// What the body calls is compiled for it only where it is inlined. A closure of more than a few operations that is
+/// handed to a function may not be, whatever that function says of itself: then it runs with what every CPU has. Loops
+/// that several bodies share are better macros (kernels/windows). `nm -C` of a program shows closures that were left
+/// out.
 macro_rules! dispatched {
     (
         $visibility:vis fn $name:ident $(<$generic:ident: $bound:path>)?

@@ -1,5 +1,5 @@
-//! The arithmetic: one folder a kernel, with a checked face in `mod`, the loops in `cpu`, and in most a program for GPUs
-//! in `cuda.cu`.
+//! The arithmetic: one folder a kernel, with a checked face in `mod`, the loops in `cpu`, and in most a program for
+//! GPUs in `cuda.cu`.
 //!
 //! Every kernel sums in an order that is fixed by shapes alone. Elementwise loops are compiled once for each set of CPU
 //! instructions and chosen at run time; they use additions and multiplications that Rust never fuses, so all sets give

@@ -1,8 +1,9 @@
 //! The same kernels for GPUs, in CUDA C++: a program for each folder that has a `cuda.cu`.
 //!
 //! They are in `f32`. A kernel without sums gives the bits of its counterpart on the CPU, except where that takes a
-//! logarithm or the error function from a library. Sums are in an order that shapes fix, most in another than the CPU's; those
-//! of squares are exact, and the same. Their arguments are described where they stand; products of matrices are cuBLAS's.
+//! logarithm or the error function from a library. Sums are in an order that shapes fix, most in another than the
+//! CPU's; those of squares are exact, and the same. Their arguments are described where they stand; products of
+//! matrices are cuBLAS's.
 
 #[cfg(feature = "gpu")]
 mod loaded;
@@ -103,8 +104,8 @@ impl Grid {
         Self::new(lines.div_ceil(THREADS_MAX / LINE), THREADS_MAX)
     }
 
-    /// For a kernel that sums over the rows of each part for each of `columns` columns. All of its blocks run, so that there
-    /// are parts and columns for at most 2^31 of them.
+    /// For a kernel that sums over the rows of each part for each of `columns` columns. All of its blocks run, so that
+    /// there are parts and columns for at most 2^31 of them.
     pub fn of_columns(columns: usize, parts: ReductionSplit) -> Self {
         Self {
             blocks: u32::try_from(parts.count * columns.div_ceil(LINE)).unwrap_or(u32::MAX),

@@ -9,7 +9,8 @@ use crate::kernels::{activation, gelu};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 
-/// Applies an activation to what comes before it: for layers that have none of their own, such as [`BatchNorm`](super::BatchNorm).
+/// Applies an activation to what comes before it: for layers that have none of their own, such as
+/// [`BatchNorm`](super::BatchNorm).
 ///
 /// ```
 /// # use distdl_dl::{Activate, Activation, Input, Loss, NeuralNetwork};
@@ -21,8 +22,8 @@ use crate::shape::Shape;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activate(pub Activation);
 
-/// The Gaussian error linear unit, x * P(N < x) for a normal variable N. Its derivative takes its inputs, so it is a layer
-/// and no [`Activation`].
+/// The Gaussian error linear unit, x * P(N < x) for a normal variable N. Its derivative takes its inputs, so it is a
+/// layer and no [`Activation`].
 ///
 /// ```
 /// # use distdl_dl::{Gelu, Input, Loss, NeuralNetwork};

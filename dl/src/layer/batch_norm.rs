@@ -12,16 +12,16 @@ use crate::shape::Shape;
 
 const KIND: &str = "batch_norm";
 
-/// Gives each channel of an image, or each element of a row, mean 0 and variance 1, then scales and shifts it (Ioffe and
-/// Szegedy, 2015); as `torch.nn.BatchNorm1d` and `2d`.
+/// Gives each channel of an image, or each element of a row, mean 0 and variance 1, then scales and shifts it (Ioffe
+/// and Szegedy, 2015); as `torch.nn.BatchNorm1d` and `2d`.
 ///
-/// In training, mean and variance are those of the rows of one lane, so lanes show in the result and workers do not. Where
-/// that is one row with one position, which has no variance, they are the running ones, as in evaluation (PyTorch has an
-/// error there, but what lanes get of a last batch is seldom meant). A training where it is so in all steps is refused. In
-/// evaluation they are running statistics, which lie among the parameters; a step moves them towards the mean of what its
-/// lanes have found, weighted by their rows. A lane of one row in a step, which measures nothing, counts there with the running
-/// statistics that it has read: where these are older than the newest, as with a [lag or lanes that do not
-/// wait](crate::TrainingOptions::staleness), the newest move a little towards older ones, and with
+/// In training, mean and variance are those of the rows of one lane, so lanes show in the result and workers do not.
+/// Where that is one row with one position, which has no variance, they are the running ones, as in evaluation (PyTorch
+/// has an error there, but what lanes get of a last batch is seldom meant). A training where it is so in all steps is
+/// refused. In evaluation they are running statistics, which lie among the parameters; a step moves them towards the
+/// mean of what its lanes have found, weighted by their rows. A lane of one row in a step, which measures nothing,
+/// counts there with the running statistics that it has read: where these are older than the newest, as with a [lag or
+/// lanes that do not wait](crate::TrainingOptions::staleness), the newest move a little towards older ones, and with
 /// [bfloat16](crate::Compression::Bf16) they are rounded on the way.
 ///
 /// ```

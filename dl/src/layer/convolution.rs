@@ -1,7 +1,7 @@
 //! The convolution: a fully connected layer that walks over an image.
 //!
-//! Some images at a time are written as columns (kernels/windows), so that one matrix product covers them. The columns are
-//! made anew in the backward pass, so that memory does not grow with the rows.
+//! Some images at a time are written as columns (kernels/windows), so that one matrix product covers them. The columns
+//! are made anew in the backward pass, so that memory does not grow with the rows.
 
 #[cfg(feature = "gpu")]
 mod cuda;
@@ -24,8 +24,8 @@ use crate::shape::{Image, Shape, Sides, Windows};
 
 const KIND: &str = "conv_2d";
 
-/// Elements of the columns of the images that are multiplied at once, where one image has no more: about the second-level
-/// cache.
+/// Elements of the columns of the images that are multiplied at once, where one image has no more: about the
+/// second-level cache.
 const COLUMNS_MAX: usize = 1 << 18;
 /// The most images at once.
 const IMAGES_MAX: usize = 8;
@@ -55,8 +55,8 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// `outputs` channels of windows of `size` x `size` pixels, or of (height, width), one pixel apart, without padding and
-    /// activation.
+    /// `outputs` channels of windows of `size` x `size` pixels, or of (height, width), one pixel apart, without padding
+    /// and activation.
     ///
     /// ```
     /// # use distdl_dl::{Conv2d, Image, Loss, NeuralNetwork};
@@ -104,8 +104,8 @@ impl Conv2d {
         Self { initialization, ..self }
     }
 
-    /// Leaves the bias out, as `bias=False` does in PyTorch: before a [`BatchNorm`](crate::BatchNorm), which shifts what comes to it, one would
-    /// change nothing.
+    /// Leaves the bias out, as `bias=False` does in PyTorch: before a [`BatchNorm`](crate::BatchNorm), which shifts
+    /// what comes to it, one would change nothing.
     #[must_use]
     pub fn without_bias(self) -> Self {
         Self {
@@ -236,7 +236,8 @@ impl ConvolutionLayer {
         )
     }
 
-    /// Runs of a channel: each with its channel, its place among the values of `count` images, and its place in the images.
+    /// Runs of a channel: each with its channel, its place among the values of `count` images, and its place in the
+    /// images.
     fn runs(&self, count: usize) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
         let (channels, pixels) = (self.output.channels, self.output.pixels());
         (0..count).flat_map(move |image| {

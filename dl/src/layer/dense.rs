@@ -15,7 +15,8 @@ use crate::shape::Shape;
 
 const KIND: &str = "dense";
 
-/// A fully connected layer: outputs = activation(inputs x weight + bias), or without the bias. An image before it counts as a row.
+/// A fully connected layer: outputs = activation(inputs x weight + bias), or without the bias. An image before it
+/// counts as a row.
 ///
 /// ```
 /// # use distdl_dl::{Activation, Dense, Image, Initialization, Loss, NeuralNetwork};
@@ -90,8 +91,8 @@ impl Dense {
         }
     }
 
-    /// Leaves the bias out, as `bias=False` does in PyTorch: before a [`BatchNorm`](crate::BatchNorm), which shifts what comes to it, one would
-    /// change nothing.
+    /// Leaves the bias out, as `bias=False` does in PyTorch: before a [`BatchNorm`](crate::BatchNorm), which shifts
+    /// what comes to it, one would change nothing.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};

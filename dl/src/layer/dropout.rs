@@ -12,8 +12,8 @@ use crate::shape::Shape;
 const KIND: &str = "dropout";
 
 /// In training, makes each element 0 with a probability, and divides the others by what remains of 1, so that the mean
-/// stays (Srivastava et al., 2014). Which ones is a function of (seed, step, lane, layer, row, element). In evaluation it
-/// changes nothing.
+/// stays (Srivastava et al., 2014). Which ones is a function of (seed, step, lane, layer, row, element). In evaluation
+/// it changes nothing.
 ///
 /// ```
 /// # use distdl_dl::{Dropout, Input, Loss, NeuralNetwork};

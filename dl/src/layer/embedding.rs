@@ -17,14 +17,14 @@ const KIND: &str = "embedding";
 /// The most vectors: up to here `f32` has every whole number.
 const EMBEDDINGS_MAX: usize = 1 << 24;
 
-/// Replaces each feature, a whole number, by the vector of that index: rows of n indices become rows of n x `dim` numbers,
-/// as `torch.nn.Embedding` and a flattening behind it. It must be the first layer. Indices are features as they are
-/// ([`Features::F32`](crate::Features)), or bytes with a scale of 1.
+/// Replaces each feature, a whole number, by the vector of that index: rows of n indices become rows of n x `dim`
+/// numbers, as `torch.nn.Embedding` and a flattening behind it. It must be the first layer. Indices are features as
+/// they are ([`Features::F32`](crate::Features)), or bytes with a scale of 1.
 ///
-/// The vectors are its `weight`, `num_embeddings` x `dim`, and begin with values from the normal distribution N(0, 1), as
-/// PyTorch's. Its gradient is as long as it is, and 0 for vectors that none of a lane's samples looks up: those are not sent,
-/// where processes exchange over links. New parameters are sent whole, so a table of many vectors costs half as much to
-/// exchange as a dense layer of that size.
+/// The vectors are its `weight`, `num_embeddings` x `dim`, and begin with values from the normal distribution N(0, 1),
+/// as PyTorch's. Its gradient is as long as it is, and 0 for vectors that none of a lane's samples looks up: those are
+/// not sent, where processes exchange over links. New parameters are sent whole, so a table of many vectors costs half
+/// as much to exchange as a dense layer of that size.
 ///
 /// ```
 /// # use distdl_dl::{Embedding, Input, Loss, NeuralNetwork};

@@ -24,8 +24,8 @@ pub struct Masked {
 
 impl Dense {
     /// Connects an input with an output where `connects(input, output)`, both counted from 0. The weight of what is not
-    /// connected begins at 0 and counts as 0 whatever it is, and its gradient is 0. The limits of other initial values follow from the
-    /// inputs that an output is connected with, and the outputs that an input is.
+    /// connected begins at 0 and counts as 0 whatever it is, and its gradient is 0. The limits of other initial values
+    /// follow from the inputs that an output is connected with, and the outputs that an input is.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
@@ -101,7 +101,8 @@ impl<T: Scalar> MaskedLayer<T> {
         }
     }
 
-    /// Makes initial values of the dense layer those of one whose units have as many inputs, and inputs as many units, as are connected.
+    /// Makes initial values of the dense layer those of one whose units have as many inputs, and inputs as many units,
+    /// as are connected.
     fn narrow(&self, parameters: &mut [T]) {
         let (inputs, outputs) = (self.dense.input_length(), self.dense.output_length());
         let (mut fans_in, mut fans_out) = (vec![0; outputs], vec![0; inputs]);

@@ -43,9 +43,9 @@ use std::ops::Range;
 /// to the same slice of the one flat gradient vector. `forward` and `backward` allocate nothing. Any number of rows is
 /// allowed. What they are to write they write whole: with debug assertions it is NaN before, else whatever was there.
 ///
-/// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to mean
-/// equal outputs for equal parameters. So they name every option that changes what it computes, and are the same from run to
-/// run.
+/// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to
+/// mean equal outputs for equal parameters. So they name every option that changes what it computes, and are the same
+/// from run to run.
 pub trait Layer<T: Scalar>: Debug + Send + Sync {
     /// What kind of layer it is, in lower case, for messages.
     fn kind(&self) -> &'static str;
@@ -85,32 +85,35 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         None
     }
 
-    /// Whether it finds its [statistics](Self::statistics) in a single row, too. A training all of whose passes would be of one row
-    /// is refused where one that learns does not. Default: it does.
+    /// Whether it finds its [statistics](Self::statistics) in a single row, too. A training all of whose passes would
+    /// be of one row is refused where one that learns does not. Default: it does.
     fn measures_one_row(&self) -> bool {
         true
     }
 
-    /// Whether a tensor of those that it [wants](Self::parameter_shapes) is a weight that inputs are multiplied with, which decay is meant for
-    /// ([`Decay::Weights`](crate::Decay::Weights)), and no bias, scale or shift. Default: those of two sides or more.
+    /// Whether a tensor of those that it [wants](Self::parameter_shapes) is a weight that inputs are multiplied with,
+    /// which decay is meant for ([`Decay::Weights`](crate::Decay::Weights)), and no bias, scale or shift. Default:
+    /// those of two sides or more.
     fn is_weight(&self, tensor: &ParameterShape) -> bool {
         tensor.shape.len() > 1
     }
 
-    /// Whether most of its gradient is 0 in most steps, as where a few of many rows are looked up: then only the rest is sent.
+    /// Whether most of its gradient is 0 in most steps, as where a few of many rows are looked up: then only the rest
+    /// is sent.
     fn has_sparse_gradient(&self) -> bool {
         false
     }
 
-    /// Whether its inputs stand for something by their value, as indices do, so that it refuses some. Pictures before it are then
-    /// not augmented, which would make others of them.
+    /// Whether its inputs stand for something by their value, as indices do, so that it refuses some. Pictures before
+    /// it are then not augmented, which would make others of them.
     fn takes_indices(&self) -> bool {
         false
     }
 
-    /// Errors if it cannot take some input of whole rows. Where it is the first layer it is asked of all samples before they are learnt
-    /// from or evaluated, so that a training says which one it is, and before they are sent to a GPU and changed there: a layer that
-    /// refuses some is one that [takes indices](Self::takes_indices). Default: it takes any.
+    /// Errors if it cannot take some input of whole rows. Where it is the first layer it is asked of all samples before
+    /// they are learnt from or evaluated, so that a training says which one it is, and before they are sent to a GPU
+    /// and changed there: a layer that refuses some is one that [takes indices](Self::takes_indices). Default: it takes
+    /// any.
     fn check_inputs(&self, _inputs: &mut dyn Iterator<Item = T>) -> Result<()> {
         Ok(())
     }
@@ -133,9 +136,9 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
     fn backward(&self, pass: Backward<'_, T>) -> Result<()>;
 }
 
-/// Parameters that no gradient changes. Where the gradient would lie, a layer writes what it has found in its rows, times
-/// the number of rows; a step moves the parameter from what it is towards the mean of that over all rows of the step, by
-/// `momentum` of the way.
+/// Parameters that no gradient changes. Where the gradient would lie, a layer writes what it has found in its rows,
+/// times the number of rows; a step moves the parameter from what it is towards the mean of that over all rows of the
+/// step, by `momentum` of the way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
     /// Where they lie.
@@ -153,15 +156,16 @@ pub struct Draw {
     pub step: u64,
     /// The lane whose rows are computed.
     pub lane: u64,
-    /// Place of the first row among those that the lane takes in the step; not 0 where they are computed in micro-batches.
+    /// Place of the first row among those that the lane takes in the step; not 0 where they are computed in
+    /// micro-batches.
     pub first_row: u64,
 }
 
 /// What a pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// To see what the network has learnt: no chance, and running statistics as they are. Layers that are frozen are passed so, too,
-    /// forward and backward.
+    /// To see what the network has learnt: no chance, and running statistics as they are. Layers that are frozen are
+    /// passed so, too, forward and backward.
     Evaluation,
     /// To learn from the rows.
     Training(Draw),
@@ -208,8 +212,8 @@ pub struct Backward<'a, T> {
     pub gradient: &'a mut [T],
 }
 
-/// What a user writes down for a layer, before it is known what comes before it. Its options must show in the `Debug` words
-/// of the layer that it makes, by which checkpoints tell networks apart ([`Layer`]).
+/// What a user writes down for a layer, before it is known what comes before it. Its options must show in the `Debug`
+/// words of the layer that it makes, by which checkpoints tell networks apart ([`Layer`]).
 pub trait LayerSpecification<T: Scalar> {
     /// Makes the layer that comes as number `layer` after rows of shape `input`. Errors if it cannot take them.
     fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>>;

@@ -8,9 +8,10 @@ use super::Mode;
 use crate::error::Result;
 use crate::kernels::programs::GpuContext;
 
-/// A layer on a GPU: as [`Layer`](super::Layer) in `f32`, with the same slices of parameters and gradients, in the GPU's
-/// memory. Its sums are in an order that shapes and the kind of GPU fix, which may be another than the CPU's. It asks the GPU for kernels, copies
-/// within it, products and convolutions, so that a step can be a graph; nothing waits for the GPU.
+/// A layer on a GPU: as [`Layer`](super::Layer) in `f32`, with the same slices of parameters and gradients, in the
+/// GPU's memory. Its sums are in an order that shapes and the kind of GPU fix, which may be another than the CPU's. It
+/// asks the GPU for kernels, copies within it, products and convolutions, so that a step can be a graph; nothing waits
+/// for the GPU.
 pub trait GpuLayer: Debug + Send + Sync {
     /// Words that do not change, which its passes find on the GPU.
     fn constants(&self) -> Vec<u32> {

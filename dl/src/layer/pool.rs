@@ -44,8 +44,8 @@ pub struct AvgPool2d {
 }
 
 impl MaxPool2d {
-    /// Windows of `size` x `size` pixels, or of (height, width), side by side; what is left over at the right and the lower side is
-    /// left out.
+    /// Windows of `size` x `size` pixels, or of (height, width), side by side; what is left over at the right and the
+    /// lower side is left out.
     pub fn new(size: impl Into<Sides>) -> Self {
         let size = size.into();
         Self { size, stride: size }
@@ -60,8 +60,8 @@ impl MaxPool2d {
 }
 
 impl AvgPool2d {
-    /// Windows of `size` x `size` pixels, or of (height, width), side by side; what is left over at the right and the lower side is
-    /// left out.
+    /// Windows of `size` x `size` pixels, or of (height, width), side by side; what is left over at the right and the
+    /// lower side is left out.
     pub fn new(size: impl Into<Sides>) -> Self {
         let size = size.into();
         Self { size, stride: size }

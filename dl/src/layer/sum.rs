@@ -10,8 +10,8 @@ use crate::shape::Shape;
 
 const KIND: &str = "sum";
 
-/// The end of a block that a shortcut goes round. It hands on its inputs; the network, which knows what else there is, adds
-/// that to them.
+/// The end of a block that a shortcut goes round. It hands on its inputs; the network, which knows what else there is,
+/// adds that to them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sum {
     /// The shape of what is added.

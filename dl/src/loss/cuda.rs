@@ -49,8 +49,8 @@ impl Loss {
         }
     }
 
-    /// As [`gradient`](Self::gradient), where `class_weights` are on the GPU; the losses of the rows, and whether they are
-    /// right, where they have labels, go to two words for each.
+    /// As [`gradient`](Self::gradient), where `class_weights` are on the GPU; the losses of the rows, and whether they
+    /// are right, where they have labels, go to two words for each.
     pub(crate) fn gradient_on_gpu(
         &self,
         device: &GpuContext,

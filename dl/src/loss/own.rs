@@ -49,12 +49,13 @@ fn other_kind(wanted: &str, got: &str) -> Error {
     }
 }
 
-/// A loss of one's own, which [`Loss::own`](super::Loss::own) takes: it knows one row at a time. A network that ends in it computes on the CPU; where a
-/// GPU must compute (`device.gpu` is `on`), it is an error.
+/// A loss of one's own, which [`Loss::own`](super::Loss::own) takes: it knows one row at a time. A network that ends in
+/// it computes on the CPU; where a GPU must compute (`device.gpu` is `on`), it is an error.
 ///
-/// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to mean
-/// equal results. So they name every option that changes what it computes, and are the same from run to run. Nothing else of it is in
-/// a file: a program that reads a model or a checkpoint builds the network with the loss again.
+/// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to
+/// mean equal results. So they name every option that changes what it computes, and are the same from run to run.
+/// Nothing else of it is in a file: a program that reads a model or a checkpoint builds the network with the loss
+/// again.
 ///
 /// ```
 /// use distdl_dl::{Dense, Input, Loss, LossFunction, NeuralNetwork, Result, Scalar, Target};
@@ -84,15 +85,15 @@ pub trait LossFunction: Debug + Send + Sync + 'static {
     /// Its name in lower case, for messages.
     fn name(&self) -> &'static str;
 
-    /// Errors if its options make no sense, or a network that ends in `last` of so many outputs would not do for it; asked when the network is
-    /// built. What does not suit is best an [`Error::Loss`](crate::Error::Loss).
+    /// Errors if its options make no sense, or a network that ends in `last` of so many outputs would not do for it;
+    /// asked when the network is built. What does not suit is best an [`Error::Loss`](crate::Error::Loss).
     fn check(&self, _last: Activation, _output_length: usize) -> Result<()> {
         Ok(())
     }
 
-    /// Errors unless it takes targets of so many values a row, or labels where that is `None`; asked before training begins. One that is not told
-    /// otherwise takes as many values as there are outputs, and no labels. Labels count the outputs, whatever is said here: a class beyond
-    /// them is a value.
+    /// Errors unless it takes targets of so many values a row, or labels where that is `None`; asked before training
+    /// begins. One that is not told otherwise takes as many values as there are outputs, and no labels. Labels count
+    /// the outputs, whatever is said here: a class beyond them is a value.
     fn check_targets(&self, target_length: Option<usize>, output_length: usize) -> Result<()> {
         let got = match target_length {
             Some(length) if length == output_length => return Ok(()),
@@ -109,9 +110,10 @@ pub trait LossFunction: Debug + Send + Sync + 'static {
         })
     }
 
-    /// The loss of a row, in f64, and all of its gradient by the outputs, which it writes. It follows from the arguments alone, so that neither threads nor lost processes show.
-    /// A loss that is NaN or infinite is no error here: training says at which step it came to that. Networks in f64, with which
-    /// tests compare differences, are why it is generic.
+    /// The loss of a row, in f64, and all of its gradient by the outputs, which it writes. It follows from the
+    /// arguments alone, so that neither threads nor lost processes show. A loss that is NaN or infinite is no error
+    /// here: training says at which step it came to that. Networks in f64, with which tests compare differences, are
+    /// why it is generic.
     ///
     /// # Errors
     /// What it returns ends training and evaluation, in all processes; so does a panic.
@@ -122,14 +124,16 @@ pub trait LossFunction: Debug + Send + Sync + 'static {
         false
     }
 
-    /// What a row counts in a mean, 0 or from 1e-30 to 1e30: the [weight](BatchReport::weight) of a report is the sum of these, by which the sums of losses
-    /// and gradients are divided. Those are summed as [`gradient`](Self::gradient) gives them, so it weights them itself.
-    /// A step that weighs 0 changes nothing, and counts as a step and as an [update](crate::Optimizer::apply) all the same.
+    /// What a row counts in a mean, 0 or from 1e-30 to 1e30: the [weight](BatchReport::weight) of a report is the sum
+    /// of these, by which the sums of losses and gradients are divided. Those are summed as
+    /// [`gradient`](Self::gradient) gives them, so it weights them itself. A step that weighs 0 changes nothing, and
+    /// counts as a step and as an [update](crate::Optimizer::apply) all the same.
     fn weight<T: Scalar>(&self, _target: Target<'_, T>) -> f64 {
         1.0
     }
 
-    /// Turns the outputs for a row into what a user wants to see, in place, as [`predict`](crate::NeuralNetwork::predict) does.
+    /// Turns the outputs for a row into what a user wants to see, in place, as
+    /// [`predict`](crate::NeuralNetwork::predict) does.
     fn prediction<T: Scalar>(&self, _outputs: &mut [T]) -> Result<()> {
         Ok(())
     }

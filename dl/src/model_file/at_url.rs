@@ -9,12 +9,12 @@ use crate::error::{Result, check_length};
 use crate::network::NeuralNetwork;
 
 impl NeuralNetwork {
-    /// Writes all parameters to a safetensors file at a URL such as `s3://bucket/digits.safetensors`, `file:///models/digits.safetensors`
-    /// or a plain path: what [`save`](Self::save) writes, whole or not at all, in place of what was there. The folders that lead to it
-    /// are made.
+    /// Writes all parameters to a safetensors file at a URL such as `s3://bucket/digits.safetensors`,
+    /// `file:///models/digits.safetensors` or a plain path: what [`save`](Self::save) writes, whole or not at all, in
+    /// place of what was there. The folders that lead to it are made.
     ///
-    /// One process writes for all, another one if that dies meanwhile, so all must see the place. One that was taken for lost
-    /// while it wrote may wake, and write that again: give models of different steps different names.
+    /// One process writes for all, another one if that dies meanwhile, so all must see the place. One that was taken
+    /// for lost while it wrote may wake, and write that again: give models of different steps different names.
     ///
     /// ```
     /// use distdl_dl::NeuralNetwork;
@@ -28,8 +28,8 @@ impl NeuralNetwork {
     /// ```
     ///
     /// # Errors
-    /// If there are not as many parameters as the network has, they are more than `read_size` lets a process read back, or the
-    /// place cannot be written; what was there before is then untouched.
+    /// If there are not as many parameters as the network has, they are more than `read_size` lets a process read back,
+    /// or the place cannot be written; what was there before is then untouched.
     pub fn save_to(&self, context: &Context, url: &str, parameters: &[f32]) -> Result<()> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         let bytes = serialize(self.parameter_layout(), parameters)
@@ -47,13 +47,14 @@ impl NeuralNetwork {
         Ok(())
     }
 
-    /// The parameters that a safetensors file at a URL holds, of this network: what [`load`](Self::load) takes, from any place that
-    /// datasets are read from. One process reads for all, and the name node of several keeps what it read in its journal while the
-    /// program runs: up to 3.75 GiB, and within `disk`.
+    /// The parameters that a safetensors file at a URL holds, of this network: what [`load`](Self::load) takes, from
+    /// any place that datasets are read from. One process reads for all, and the name node of several keeps what it
+    /// read in its journal while the program runs: up to 3.75 GiB, and within `disk`.
     ///
     /// # Errors
-    /// If there is no such file, or `url` stands for several; if it cannot be read, is longer than `read_size` or than any file of
-    /// this network, is damaged, or holds tensors of other names, shapes or types; the message lists how they differ.
+    /// If there is no such file, or `url` stands for several; if it cannot be read, is longer than `read_size` or than
+    /// any file of this network, is damaged, or holds tensors of other names, shapes or types; the message lists how
+    /// they differ.
     pub fn load_from(&self, context: &Context, url: &str) -> Result<Vec<f32>> {
         let (stores, bytes_max, wanted) = (
             context.stores().clone(),

@@ -38,10 +38,10 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.layer(&layer, input, wires)
     }
 
-    /// Adds a residual block: what the layers of `block` make of its inputs, plus the inputs as they are. `block` adds them to the
-    /// builder that it is given; they must end in the shape that they began with, which an error, kept for
-    /// [`NetworkBuilder::output`], says if they do not. Nothing is applied to the sum: a rectifier, where one is wanted, is
-    /// the next layer.
+    /// Adds a residual block: what the layers of `block` make of its inputs, plus the inputs as they are. `block` adds
+    /// them to the builder that it is given; they must end in the shape that they began with, which an error, kept for
+    /// [`NetworkBuilder::output`], says if they do not. Nothing is applied to the sum: a rectifier, where one is
+    /// wanted, is the next layer.
     ///
     /// He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (2015), equation 1.
     ///
@@ -68,9 +68,9 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.block(block).sum(shape, begin)
     }
 
-    /// As [`residual`](Self::residual), but what is added to the outputs of the block is not its inputs: it is what the layer
-    /// `shortcut` makes of them, such as a convolution of 1x1 windows with a stride where the block makes images smaller
-    /// (equation 2 of the same paper). It must have outputs of the shape of the block's.
+    /// As [`residual`](Self::residual), but what is added to the outputs of the block is not its inputs: it is what the
+    /// layer `shortcut` makes of them, such as a convolution of 1x1 windows with a stride where the block makes images
+    /// smaller (equation 2 of the same paper). It must have outputs of the shape of the block's.
     pub fn residual_with(self, shortcut: impl LayerSpecification<T>, block: impl FnOnce(Self) -> Self) -> Self {
         let (input, begin) = (self.shape(), self.layers.len());
         let builder = self.block(block);

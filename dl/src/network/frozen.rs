@@ -6,11 +6,11 @@ use crate::layer::{Mode, Statistics};
 use crate::scalar::Scalar;
 
 impl<T: Scalar> NeuralNetwork<T> {
-    /// This network with these layers, by 0-based index, and no others frozen: training leaves their parameters as they are, to the bit, and
-    /// they compute as in evaluation, so that batch norm takes its running statistics and dropout leaves nothing out. No
-    /// gradient is computed below the first layer that learns; what is frozen counts in no norm of the gradient, and no optimizer and no
-    /// decay reaches it. A checkpoint of a training is gone on from with the same layers frozen; for others its parameters
-    /// are [loaded](Self::load_checkpoint).
+    /// This network with these layers, by 0-based index, and no others frozen: training leaves their parameters as they
+    /// are, to the bit, and they compute as in evaluation, so that batch norm takes its running statistics and dropout
+    /// leaves nothing out. No gradient is computed below the first layer that learns; what is frozen counts in no norm
+    /// of the gradient, and no optimizer and no decay reaches it. A checkpoint of a training is gone on from with the
+    /// same layers frozen; for others its parameters are [loaded](Self::load_checkpoint).
     ///
     /// ```
     /// # use distdl_dl::{Dense, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
@@ -70,8 +70,8 @@ impl<T: Scalar> NeuralNetwork<T> {
         }
     }
 
-    /// All parameters that no gradient changes, in ascending order: running statistics, and what is frozen as such that never
-    /// move.
+    /// All parameters that no gradient changes, in ascending order: running statistics, and what is frozen as such that
+    /// never move.
     pub(crate) fn not_learnt(&self) -> Vec<Statistics> {
         self.layers.iter().filter_map(WiredLayer::not_learnt).collect()
     }

@@ -24,8 +24,8 @@ impl NeuralNetwork {
         layers.collect()
     }
 
-    /// As [`gradient`](Self::gradient), of the rows that lie in the workspace. Nobody waits for the GPU: the gradient stays in
-    /// the workspace, and `tallies`, four words, get the sum of losses and the number of hits.
+    /// As [`gradient`](Self::gradient), of the rows that lie in the workspace. Nobody waits for the GPU: the gradient
+    /// stays in the workspace, and `tallies`, four words, get the sum of losses and the number of hits.
     pub(crate) fn pass_on_gpu(
         &self,
         draw: Draw,

@@ -45,7 +45,8 @@ impl Wires {
     }
 }
 
-/// Buffers of a backward pass, as few as there can be: a chain takes two in turns, and each shortcut that is open one more.
+/// Buffers of a backward pass, as few as there can be: a chain takes two in turns, and each shortcut that is open one
+/// more.
 #[derive(Clone, Debug)]
 pub(super) struct GradientBuffers {
     /// Of each layer, none where nobody wants its gradients.
@@ -68,8 +69,8 @@ impl GradientBuffers {
     /// Where the loss writes the gradient by the last outputs.
     pub(super) const LOSS: usize = 0;
 
-    /// For layers that read so. A view's outputs are its inputs, and so are the gradients by them. Nobody wants gradients by rows
-    /// that come from layers which learn nothing.
+    /// For layers that read so. A view's outputs are its inputs, and so are the gradients by them. Nobody wants
+    /// gradients by rows that come from layers which learn nothing.
     pub(super) fn new(wires: &[Wires], is_view: impl Fn(usize) -> bool, is_learnt: impl Fn(usize) -> bool) -> Self {
         let mut are_wanted = vec![false];
         for (index, Wires { inputs, added }) in wires.iter().enumerate() {

@@ -12,10 +12,11 @@ use crate::error::Result;
 use crate::kernels::update::{self, Rule, StateValues};
 use crate::scalar::power;
 
-/// You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR 2020, algorithm 2, with both
-/// corrections of bias: every tensor moves by the learning rate times its own norm, in the direction of Adam and of decay;
-/// by the learning rate times that direction where either is 0. Norms are over all values of a tensor: weights of what a
-/// [partly connected](crate::Dense::with_connections) layer leaves out are 0 in them, unless other parameters were given.
+/// You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR 2020, algorithm 2, with
+/// both corrections of bias: every tensor moves by the learning rate times its own norm, in the direction of Adam and
+/// of decay; by the learning rate times that direction where either is 0. Norms are over all values of a tensor:
+/// weights of what a [partly connected](crate::Dense::with_connections) layer leaves out are 0 in them, unless other
+/// parameters were given.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lamb {
     /// As [`Adam::betas`]. Default (0.9, 0.999).

@@ -16,8 +16,8 @@ use crate::kernels::update::{Rule, StateValues, update};
 pub struct Sgd {
     /// Factor of what is kept of the gradients before; 0 for none, and then there is no state. Default 0.
     pub momentum: f64,
-    /// 1 less the factor of the new gradient in what is kept, but for the first step, whose gradient is kept whole (if it has
-    /// samples). Default 0.
+    /// 1 less the factor of the new gradient in what is kept, but for the first step, whose gradient is kept whole (if
+    /// it has samples). Default 0.
     pub dampening: f64,
     /// Factor of the parameter that is added to its gradient. Default 0.
     pub weight_decay: f64,

@@ -17,8 +17,8 @@ impl Samples {
     /// ```
     ///
     /// # Errors
-    /// If there are no blocks; if one has another number or kind of features or targets than the first, or bytes of another
-    /// scale: it is named, with how it differs; if they are too many samples for one block.
+    /// If there are no blocks; if one has another number or kind of features or targets than the first, or bytes of
+    /// another scale: it is named, with how it differs; if they are too many samples for one block.
     pub fn concat<S: Borrow<Samples>>(blocks: impl IntoIterator<Item = S>) -> Result<Samples> {
         let mut blocks = blocks.into_iter();
         let Some(first) = blocks.next() else {

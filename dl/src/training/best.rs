@@ -5,10 +5,11 @@ use crate::best::BestModels;
 use crate::error::Result;
 
 impl BestModels {
-    /// Shows a training and the value of its model, less for a better one: a [mean loss](crate::BatchReport::mean_loss), or 1 less
-    /// the [accuracy](crate::BatchReport::accuracy), of which there is none where targets are values. What is not finite is worse than
-    /// any number, and not kept. Checkpoints of the training hold this from now on, one of several that is shown last. One that was
-    /// written before this very step is replaced by one that holds it.
+    /// Shows a training and the value of its model, less for a better one: a [mean
+    /// loss](crate::BatchReport::mean_loss), or 1 less the [accuracy](crate::BatchReport::accuracy), of which there is
+    /// none where targets are values. What is not finite is worse than any number, and not kept. Checkpoints of the
+    /// training hold this from now on, one of several that is shown last. One that was written before this very step is
+    /// replaced by one that holds it.
     ///
     /// ```
     /// # use distdl_dl::{BestModels, Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
@@ -31,8 +32,9 @@ impl BestModels {
     /// ```
     ///
     /// # Errors
-    /// If the least change is not finite, or the value is and a parameter is not; if the checkpoint cannot be written; in a program of several processes also once [`iterate`](Training::iterate) has failed.
-    /// Then it counts as not shown, and may be shown again.
+    /// If the least change is not finite, or the value is and a parameter is not; if the checkpoint cannot be written;
+    /// in a program of several processes also once [`iterate`](Training::iterate) has failed. Then it counts as not
+    /// shown, and may be shown again.
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<()> {
         training.check_unity()?;
         self.check()?;
@@ -54,17 +56,18 @@ impl BestModels {
         Ok(())
     }
 
-    /// For programs that show the model of each epoch: whether the training is at the end of an epoch whose model this was not
-    /// shown, since a program was stopped behind the checkpoint of that epoch, before it had [shown](Self::show) it. Then it is to be
-    /// shown before the next epoch begins, and also behind the last one, so that what comes out is what would have come out
-    /// without the stop. Programs of another rhythm look at what they were [shown last](Self::shown_at).
+    /// For programs that show the model of each epoch: whether the training is at the end of an epoch whose model this
+    /// was not shown, since a program was stopped behind the checkpoint of that epoch, before it had
+    /// [shown](Self::show) it. Then it is to be shown before the next epoch begins, and also behind the last one, so
+    /// that what comes out is what would have come out without the stop. Programs of another rhythm look at what they
+    /// were [shown last](Self::shown_at).
     pub fn is_due(&self, training: &Training) -> bool {
         training.is_at_end_of_epoch() && self.shown_at() != Some(training.step())
     }
 
-    /// Goes on as the checkpoint says that the training has gone on from: with the models that it holds, and as many shown in vain.
-    /// How many are kept, and when there were too many in vain, is as it is here. Without such a checkpoint, or if it is from before
-    /// anything was shown, this begins anew.
+    /// Goes on as the checkpoint says that the training has gone on from: with the models that it holds, and as many
+    /// shown in vain. How many are kept, and when there were too many in vain, is as it is here. Without such a
+    /// checkpoint, or if it is from before anything was shown, this begins anew.
     #[must_use]
     pub fn resumed(self, training: &Training) -> Self {
         match &training.best {

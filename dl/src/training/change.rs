@@ -42,8 +42,8 @@ impl Training {
     /// process.
     ///
     /// # Errors
-    /// As [`train`](crate::NeuralNetwork::train), and for a training with checkpoints, which are of one set of data. Then
-    /// training has the data it had.
+    /// As [`train`](crate::NeuralNetwork::train), and for a training with checkpoints, which are of one set of data.
+    /// Then training has the data it had.
     #[track_caller]
     pub fn change_data(&mut self, data: &Dataset<Samples>) -> Result<DataChange> {
         self.check_unity()?;

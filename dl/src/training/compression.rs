@@ -13,20 +13,21 @@ pub enum Compression {
     /// All of them, four bytes a value.
     #[default]
     None,
-    /// All of them as bfloat16, two bytes a value: see [`UpdateFormat::Bf16`]. What batch norm has measured is rounded, too:
-    /// a mean that is large beside its deviation loses digits.
+    /// All of them as bfloat16, two bytes a value: see [`UpdateFormat::Bf16`]. What batch norm has measured is rounded,
+    /// too: a mean that is large beside its deviation loses digits.
     Bf16,
     /// Of each lane the largest ones, eight bytes a value.
     TopK(TopK),
 }
 
-/// The largest values of a lane's gradient are sent, and the rest is kept and added to its next gradient: sparsification
-/// with error feedback (Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018).
+/// The largest values of a lane's gradient are sent, and the rest is kept and added to its next gradient:
+/// sparsification with error feedback (Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018).
 ///
 /// Nobody else has what a lane keeps. So every `flush_every` steps, and at the end of each call of
-/// [`iterate`](super::Training::iterate) and before each checkpoint, lanes send all they have; what a crash takes is done
-/// again from there. So are the steps since then when lanes move to other processes; and where a program of one process goes on after
-/// an error of `iterate`, for which it keeps a copy of parameters and state, the training is again where all was last sent.
+/// [`iterate`](super::Training::iterate) and before each checkpoint, lanes send all they have; what a crash takes is
+/// done again from there. So are the steps since then when lanes move to other processes; and where a program of one
+/// process goes on after an error of `iterate`, for which it keeps a copy of parameters and state, the training is
+/// again where all was last sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TopK {
     /// The share of the values that is sent, above 0 and at most 1.
@@ -108,8 +109,8 @@ impl Residual {
         }
     }
 
-    /// Adds what was kept to a lane's part of the gradient of a step of so many samples, over all lanes, and keeps all but the
-    /// largest values of the sum.
+    /// Adds what was kept to a lane's part of the gradient of a step of so many samples, over all lanes, and keeps all
+    /// but the largest values of the sum.
     pub(super) fn keep_small(&mut self, step: u64, samples: u64, gradient: &mut [f32]) {
         let samples = samples as f32;
         for (value, kept) in of(&self.learnt, gradient).zip(&mut self.kept) {

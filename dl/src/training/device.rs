@@ -40,8 +40,8 @@ pub(super) trait LaneDevices: Send + Sync {
         augmentation: Option<Augmentation>,
     ) -> Result<Option<Box<dyn LaneDevice>>>;
 
-    /// What evaluates up to so many rows of such samples at a time with these parameters, for a task of this index. `None` if
-    /// the CPU does.
+    /// What evaluates up to so many rows of such samples at a time with these parameters, for a task of this index.
+    /// `None` if the CPU does.
     fn evaluation(
         &self,
         network: &NeuralNetwork,
@@ -51,7 +51,8 @@ pub(super) trait LaneDevices: Send + Sync {
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>>;
 
-    /// Whether steps of such a training can be resident: one device may take all of its lanes, and do what its optimizer does.
+    /// Whether steps of such a training can be resident: one device may take all of its lanes, and do what its
+    /// optimizer does.
     fn can_be_resident(&self, options: &TrainingOptions, dataset: DatasetId) -> bool;
 
     /// What takes resident steps on it, if there is room for all of that.
@@ -80,14 +81,15 @@ pub(super) trait LaneDevice: Send {
     /// Whether the lane's samples are there.
     fn has_samples(&self) -> bool;
 
-    /// Writes the gradient of a step, the sum of those of its micro-batches from the first to the last. `None` if the device is
-    /// lost, and another one must compute all of this step, and all that follow.
+    /// Writes the gradient of a step, the sum of those of its micro-batches from the first to the last. `None` if the
+    /// device is lost, and another one must compute all of this step, and all that follow.
     fn gradient(&mut self, step: LaneStep<'_>) -> Result<Option<BatchReport>>;
 }
 
 /// A device's part in an evaluation.
 pub(super) trait EvaluationDevice {
-    /// Loss and hits of some rows. `None` if the device is lost, and another one must compute this and all that follows.
+    /// Loss and hits of some rows. `None` if the device is lost, and another one must compute this and all that
+    /// follows.
     fn report(&mut self, rows: &mut BlockRows<'_>) -> Result<Option<BatchReport>>;
 
     /// Writes the outputs of the last layer for some rows, rows x output length. `false` if the device is lost.

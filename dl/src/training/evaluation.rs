@@ -44,20 +44,20 @@ impl NeuralNetwork {
     /// ```
     ///
     /// # Errors
-    /// If the samples do not suit the network, or as any action. If a GPU must compute (`device.gpu` is `on`), also if a layer
-    /// has no kernels for GPUs, or the last one of a process is lost or has too little memory.
+    /// If the samples do not suit the network, or as any action. If a GPU must compute (`device.gpu` is `on`), also if
+    /// a layer has no kernels for GPUs, or the last one of a process is lost or has too little memory.
     pub fn error(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<BatchReport> {
         error(self, data, parameters, &Devices::choose(data, self, Evaluates::Once)?)
     }
 
-    /// The network's outputs for every sample of a dataset, as a dataset with the same partitions and order, computed when an
-    /// action asks for them; probabilities where the loss takes logits. Each record is a row of as many as the network has
-    /// outputs. So they can be saved, joined or counted where they are, however many they are. A block of samples is computed at
-    /// a time.
+    /// The network's outputs for every sample of a dataset, as a dataset with the same partitions and order, computed
+    /// when an action asks for them; probabilities where the loss takes logits. Each record is a row of as many as the
+    /// network has outputs. So they can be saved, joined or counted where they are, however many they are. A block of
+    /// samples is computed at a time.
     ///
-    /// A GPU gives other bits than the CPU. Where `device.gpu` is `auto` and a GPU may be lost on the way, or other processes have
-    /// none, [say so](Dataset::with_determinacy) if what follows depends on bits. The dataset keeps its workspaces on GPUs as long
-    /// as it lives.
+    /// A GPU gives other bits than the CPU. Where `device.gpu` is `auto` and a GPU may be lost on the way, or other
+    /// processes have none, [say so](Dataset::with_determinacy) if what follows depends on bits. The dataset keeps its
+    /// workspaces on GPUs as long as it lives.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples};
@@ -74,9 +74,9 @@ impl NeuralNetwork {
     /// ```
     ///
     /// # Errors
-    /// If there are not as many parameters as the network has, or a GPU must compute (`device.gpu` is `on`) and a layer has no
-    /// kernels for GPUs. The actions on what is returned fail if the samples do not suit the network, or the last GPU is lost
-    /// that must compute.
+    /// If there are not as many parameters as the network has, or a GPU must compute (`device.gpu` is `on`) and a layer
+    /// has no kernels for GPUs. The actions on what is returned fail if the samples do not suit the network, or the
+    /// last GPU is lost that must compute.
     #[track_caller]
     pub fn predict(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Dataset<Vec<f32>>> {
         predict(self, data, parameters, &Devices::choose(data, self, Evaluates::Once)?)
@@ -103,9 +103,10 @@ impl Training {
         error(&self.plan.network, data, &parameters, &self.devices)
     }
 
-    /// The outputs of the network with the parameters as they are, for each sample of a dataset: [`NeuralNetwork::predict`].
-    /// Samples of a dataset that is determinate and have room on a GPU stay there, as long as the training; no evaluation of it
-    /// copies them again. A GPU that the training has lost is not looked for again.
+    /// The outputs of the network with the parameters as they are, for each sample of a dataset:
+    /// [`NeuralNetwork::predict`]. Samples of a dataset that is determinate and have room on a GPU stay there, as long
+    /// as the training; no evaluation of it copies them again. A GPU that the training has lost is not looked for
+    /// again.
     ///
     /// # Errors
     /// As there.
@@ -243,8 +244,8 @@ fn rows_of(network: &NeuralNetwork) -> usize {
     (OUTPUT_BYTES_MAX / row_bytes.max(1)).clamp(1, ROWS)
 }
 
-/// Brings the samples of every partition, some rows at a time, to `add`, which adds what they come to to the partition's result,
-/// `new` to begin with.
+/// Brings the samples of every partition, some rows at a time, to `add`, which adds what they come to to the
+/// partition's result, `new` to begin with.
 fn over_batches<R: Record>(
     network: &NeuralNetwork,
     data: &Dataset<Samples>,

@@ -18,8 +18,8 @@ impl Training {
         }
     }
 
-    /// Errors if a parameter or a value of the optimizer's state is not finite, which a loss that is summed in f64 may not show: it must
-    /// not go on to a checkpoint.
+    /// Errors if a parameter or a value of the optimizer's state is not finite, which a loss that is summed in f64 may
+    /// not show: it must not go on to a checkpoint.
     pub(super) fn check_values(&mut self) -> Result<()> {
         self.check_parameters()?;
         let parameters = Arc::clone(&self.parameters);

@@ -1,10 +1,10 @@
 //! Lanes, resident steps and evaluations on the GPUs of their process.
 //!
-//! A lane's samples are copied to its GPU once, if there is room for them, and rows are taken from there, and changed where
-//! that is wanted; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
-//! *resident steps* are taken there: whole steps, and parameters come back when some are done. Else parameters go there and
-//! gradients come back in each step.
-//! Which GPU a lane is on follows from its index, so that lanes are spread over all of them whichever process hosts them.
+//! A lane's samples are copied to its GPU once, if there is room for them, and rows are taken from there, and changed
+//! where that is wanted; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
+//! *resident steps* are taken there: whole steps, and parameters come back when some are done. Else parameters go there
+//! and gradients come back in each step. Which GPU a lane is on follows from its index, so that lanes are spread over
+//! all of them whichever process hosts them.
 
 mod samples;
 
@@ -50,8 +50,8 @@ pub(super) struct GpuLanes {
 }
 
 impl GpuLanes {
-    /// Lanes on the GPUs that the context has found, if it has and the network can be there. Errors if a GPU must compute
-    /// and cannot.
+    /// Lanes on the GPUs that the context has found, if it has and the network can be there. Errors if a GPU must
+    /// compute and cannot.
     pub(super) fn choose(
         context: &Context,
         network: &NeuralNetwork,
@@ -187,8 +187,8 @@ impl GpuLanes {
         }
     }
 
-    /// What `make` makes on the first GPU for a lane, or for a task, of this index that has room for it. `None` if the CPU
-    /// computes.
+    /// What `make` makes on the first GPU for a lane, or for a task, of this index that has room for it. `None` if the
+    /// CPU computes.
     fn on_a_gpu<T>(&self, index: usize, mut make: impl FnMut(&Arc<SharedGpu>) -> Result<T>) -> Result<Option<T>> {
         let mut full = None;
         for gpu in self.gpus.of_lane(index) {

@@ -170,8 +170,8 @@ impl TrainingLane {
         }
     }
 
-    /// Computes a micro-batch of the step, whose rows are `rows` of the order: the first one's gradient is written, that of later
-    /// ones is added.
+    /// Computes a micro-batch of the step, whose rows are `rows` of the order: the first one's gradient is written,
+    /// that of later ones is added.
     fn micro_batch(
         &mut self,
         draw: Draw,
@@ -193,8 +193,8 @@ impl TrainingLane {
         }
     }
 
-    /// All micro-batches of a step on another device, if there is one; on the next one if that is lost, from the first micro-batch on.
-    /// `None` if the CPU must compute, and then from here on.
+    /// All micro-batches of a step on another device, if there is one; on the next one if that is lost, from the first
+    /// micro-batch on. `None` if the CPU must compute, and then from here on.
     fn step_on_device(
         &mut self,
         draw: Draw,

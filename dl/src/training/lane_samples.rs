@@ -1,7 +1,8 @@
 //! What a lane keeps of its partitions.
 //!
 //! Samples whose block is in memory are read there. Others are kept in working memory while there is room, up to three
-//! eighths of the store's limit, and beyond that in a file of rows. Where they lie does not show in what the lane computes.
+//! eighths of the store's limit, and beyond that in a file of rows. Where they lie does not show in what the lane
+//! computes.
 
 use std::sync::{Arc, OnceLock};
 

@@ -19,8 +19,8 @@ pub(super) struct Look {
     pub(super) digest: String,
 }
 
-/// Looks at all samples, and makes a digest of them if it is `wanted`; checks that they suit the network. What a block without
-/// samples would have is no matter.
+/// Looks at all samples, and makes a digest of them if it is `wanted`; checks that they suit the network. What a block
+/// without samples would have is no matter.
 pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<Look> {
     let of_network = network.clone();
     let looks = data.run_partitions(move |_, blocks| {

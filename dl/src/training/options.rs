@@ -21,32 +21,33 @@ use crate::schedule::Schedule;
 pub struct TrainingOptions {
     /// Samples in a step, over all lanes.
     pub batch: usize,
-    /// Number of data-parallel streams; affects the result. A step takes from each lane in proportion to its samples, so that all
-    /// end with the epoch, and of `batch` samples together; only the last step of an epoch may be of fewer.
+    /// Number of data-parallel streams; affects the result. A step takes from each lane in proportion to its samples,
+    /// so that all end with the epoch, and of `batch` samples together; only the last step of an epoch may be of fewer.
     ///
-    /// At most as many threads have work, over all processes. Threads do not affect the result: choose as many lanes as the largest
-    /// machine that you want to train on has cores.
+    /// At most as many threads have work, over all processes. Threads do not affect the result: choose as many lanes as
+    /// the largest machine that you want to train on has cores.
     ///
-    /// Samples stay with their lane, and are mixed within it. Where lanes differ, as those of data that lies in order of its classes
-    /// do, batch normalisation, limits of a lane's gradient and steps that do not wait for all lanes see but a part of the data at a
-    /// time.
+    /// Samples stay with their lane, and are mixed within it. Where lanes differ, as those of data that lies in order
+    /// of its classes do, batch normalisation, limits of a lane's gradient and steps that do not wait for all lanes see
+    /// but a part of the data at a time.
     ///
     /// [`shuffle_samples`](crate::PrepareSamples::shuffle_samples) makes lanes alike.
     pub lanes: usize,
-    /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into
-    /// micro-batches of so many, whose gradients are summed before they leave the lane. Batch and buffers then take the memory of
-    /// a micro-batch. The sum is of the same samples, but its last bits change. The statistics of batch norm are those of a
-    /// micro-batch, as in PyTorch. Default: the whole share.
+    /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut
+    /// into micro-batches of so many, whose gradients are summed before they leave the lane. Batch and buffers then
+    /// take the memory of a micro-batch. The sum is of the same samples, but its last bits change. The statistics of
+    /// batch norm are those of a micro-batch, as in PyTorch. Default: the whole share.
     pub micro_batch: Option<usize>,
     /// How the pictures that lanes learn from are changed by chance; not those of indices, as for an
     /// [`Embedding`](crate::Embedding). Default: not at all.
     pub augmentation: Option<Augmentation>,
-    /// Learning rate by step. Default: the same at each step, as suits the optimizer ([`Optimizer::learning_rate`]): 0.1 for SGD, 0.01
-    /// for RMSprop and Adagrad, 0.001 for Adam, AdamW and LAMB.
+    /// Learning rate by step. Default: the same at each step, as suits the optimizer ([`Optimizer::learning_rate`]):
+    /// 0.1 for SGD, 0.01 for RMSprop and Adagrad, 0.001 for Adam, AdamW and LAMB.
     pub schedule: Option<Schedule>,
-    /// What the learning rate is multiplied with in a layer, by its 0-based index, as parameter groups of `torch.optim` with rates of
-    /// their own do: for example less than 1 where parameters of a model file are to move little. All that the optimizer does with
-    /// the rate follows, AdamW's decay too. A layer that is not to move at all is [frozen](NeuralNetwork::with_frozen). Default: 1 in all.
+    /// What the learning rate is multiplied with in a layer, by its 0-based index, as parameter groups of `torch.optim`
+    /// with rates of their own do: for example less than 1 where parameters of a model file are to move little. All
+    /// that the optimizer does with the rate follows, AdamW's decay too. A layer that is not to move at all is
+    /// [frozen](NeuralNetwork::with_frozen). Default: 1 in all.
     pub layer_rates: BTreeMap<usize, f32>,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
     pub optimizer: Arc<dyn Optimizer>,
@@ -55,34 +56,34 @@ pub struct TrainingOptions {
     /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
     /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
     pub lane_gradient_norm_max: Option<f32>,
-    /// The largest norm of the mean gradient of a step, over all samples and all that is learnt; a larger gradient is scaled
-    /// down to it, as `torch.nn.utils.clip_grad_norm_` does. The norm is exact, so neither lanes nor shards show in it.
-    /// Costs one more exchange between the owners of shards in every step; the limit of a lane's gradient costs none.
-    /// Default: no limit.
+    /// The largest norm of the mean gradient of a step, over all samples and all that is learnt; a larger gradient is
+    /// scaled down to it, as `torch.nn.utils.clip_grad_norm_` does. The norm is exact, so neither lanes nor shards show
+    /// in it. Costs one more exchange between the owners of shards in every step; the limit of a lane's gradient costs
+    /// none. Default: no limit.
     pub gradient_norm_max: Option<f32>,
     /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other.
     ///
-    /// With [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
-    /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
+    /// With [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so
+    /// does training behind each checkpoint and each time when [`Compression::TopK`] sends all.
     ///
-    /// With [`Staleness::Asynchronous`] each update of a lane counts as one place of a step, of however many samples it is, and lanes
-    /// go through their samples at their own pace:
+    /// With [`Staleness::Asynchronous`] each update of a lane counts as one place of a step, of however many samples it
+    /// is, and lanes go through their samples at their own pace:
     ///
-    /// - A lane with a ninth of the samples of another, whose updates take less time, may show each of its samples nine times as
-    ///   often: give lanes about as many.
+    /// - A lane with a ninth of the samples of another, whose updates take less time, may show each of its samples nine
+    ///   times as often: give lanes about as many.
     /// - A lane with fewer samples than an epoch has full steps is refused, as its empty updates would fill steps.
-    /// - Other lanes may have one empty update in an epoch, so a step may still be without samples: it changes no parameter and no
-    ///   state, has no mean loss, and counts as a step.
-    /// - Each call of `iterate`, and training behind each checkpoint, begins with all lanes at the same step: those that were ahead
-    ///   go through samples again that they had, and those that were behind leave some out.
+    /// - Other lanes may have one empty update in an epoch, so a step may still be without samples: it changes no
+    ///   parameter and no state, has no mean loss, and counts as a step.
+    /// - Each call of `iterate`, and training behind each checkpoint, begins with all lanes at the same step: those
+    ///   that were ahead go through samples again that they had, and those that were behind leave some out.
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,
     /// Seed of initial parameters and orders of samples, and of what layers and augmentation draw. Default: that of the
     /// context (`--seed`).
     pub seed: Option<u64>,
-    /// Parameters to begin with, for example of a model file, in place of those that layers draw. A training that goes on
-    /// from a checkpoint has that one's. Default: none.
+    /// Parameters to begin with, for example of a model file, in place of those that layers draw. A training that goes
+    /// on from a checkpoint has that one's. Default: none.
     pub initial_parameters: Option<Arc<[f32]>>,
     /// Where lanes and shards run, for tests that results do not depend on it; in one process.
     pub placement: Option<Placement>,
@@ -109,10 +110,10 @@ pub enum Decay {
     /// All that is learnt.
     #[default]
     All,
-    /// Weights alone, which inputs are multiplied with: those of `Dense`, `Masked`, `Conv2d` and `Embedding`, and what layers of one's
-    /// own [call so](crate::Layer::is_weight); no bias, and no scale and shift of a normalisation. As with two parameter groups of
-    /// `torch.optim`, of which one has a `weight_decay` of 0. LAMB's norms are of all that is learnt nevertheless. An optimizer of
-    /// one's own says what it is [without decay](Optimizer::without_decay).
+    /// Weights alone, which inputs are multiplied with: those of `Dense`, `Masked`, `Conv2d` and `Embedding`, and what
+    /// layers of one's own [call so](crate::Layer::is_weight); no bias, and no scale and shift of a normalisation. As
+    /// with two parameter groups of `torch.optim`, of which one has a `weight_decay` of 0. LAMB's norms are of all that
+    /// is learnt nevertheless. An optimizer of one's own says what it is [without decay](Optimizer::without_decay).
     Weights,
 }
 

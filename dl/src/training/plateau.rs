@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 const LEAST_CHANGE: f64 = 1e-8;
 
 impl Training {
-    /// The learning rate of the next step: the schedule's, or without one the optimizer's, times [`rate_factor`](Self::rate_factor);
-    /// a layer's own factor ([`layer_rates`](crate::TrainingOptions::layer_rates)) left out.
+    /// The learning rate of the next step: the schedule's, or without one the optimizer's, times
+    /// [`rate_factor`](Self::rate_factor); a layer's own factor ([`layer_rates`](crate::TrainingOptions::layer_rates))
+    /// left out.
     pub fn learning_rate(&self) -> f32 {
         self.plan.learning_rate(self.step)
     }
@@ -46,8 +47,8 @@ impl Training {
 /// `torch.optim.lr_scheduler.ReduceLROnPlateau` with the modes `min` and `rel`, step by step. It sees what the driver
 /// program shows it, so it is the same in all processes.
 ///
-/// The factor that it has come to is in the training's checkpoints; its counts are not, and begin anew in a program that is
-/// started again, unless the program keeps them (it can be serialised).
+/// The factor that it has come to is in the training's checkpoints; its counts are not, and begin anew in a program
+/// that is started again, unless the program keeps them (it can be serialised).
 ///
 /// ```no_run
 /// # use distdl_dl::{Plateau, Result, Samples, Training};
@@ -117,8 +118,8 @@ impl Plateau {
         Self { rate_min, ..self }
     }
 
-    /// Shows a training and a value that was measured of it, less for a better one; NaN is no better than any. Says whether
-    /// the rate was lowered for the steps to come.
+    /// Shows a training and a value that was measured of it, less for a better one; NaN is no better than any. Says
+    /// whether the rate was lowered for the steps to come.
     ///
     /// ```
     /// # use distdl_dl::{Features, NeuralNetwork, Plateau, SampleTargets, Samples, TrainingOptions};
@@ -142,7 +143,8 @@ impl Plateau {
     /// ```
     ///
     /// # Errors
-    /// If the factor to multiply with is not from 0 to below 1, or the threshold is not finite; otherwise as [`Training::set_rate_factor`].
+    /// If the factor to multiply with is not from 0 to below 1, or the threshold is not finite; otherwise as
+    /// [`Training::set_rate_factor`].
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<bool> {
         if !(0.0..1.0).contains(&self.factor) {
             return Err(Error::Options(format!(

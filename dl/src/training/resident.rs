@@ -13,9 +13,9 @@ use super::{Compression, Training};
 use crate::error::Result;
 
 impl Training {
-    /// Takes steps of an iteration, from the first on, on a device that all of the training has room on, and returns how many:
-    /// none where there is no such device, or where steps are more than gradients, their sum and an update of each tensor
-    /// by itself.
+    /// Takes steps of an iteration, from the first on, on a device that all of the training has room on, and returns
+    /// how many: none where there is no such device, or where steps are more than gradients, their sum and an update of
+    /// each tensor by itself.
     pub(super) fn run_resident(
         &self,
         iteration: &Iteration,

@@ -45,23 +45,23 @@ impl Training {
         self.iterate(steps, observe)
     }
 
-    /// Runs `steps` steps; `observe` sees each, and cannot run actions: evaluate between two calls. Returns the sum of the
-    /// steps' reports. Between two checkpoints the steps
-    /// are one dataflow; or they are taken whole on a GPU, and `observe` sees some of them together, up to some seconds after
-    /// they were taken.
+    /// Runs `steps` steps; `observe` sees each, and cannot run actions: evaluate between two calls. Returns the sum of
+    /// the steps' reports. Between two checkpoints the steps are one dataflow; or they are taken whole on a GPU, and
+    /// `observe` sees some of them together, up to some seconds after they were taken.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It also names the
-    /// first number of the data that is NaN or infinite, if one is, for which all of the data is passed over once more, though not
-    /// again once none was found. That sample need not be one of the step's. When all steps are applied it names a tensor if a value
-    /// of it, or of the optimizer's state for it, is NaN or infinite, and the last step: then no checkpoint is written. If a
-    /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. With
-    /// [`Compression::TopK`](super::Compression::TopK) an error takes the steps back that were applied since all was last sent: they are run and seen again. [`Error::Memory`] names
-    /// the lane that has no room for its share of a step. If a GPU must
-    /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
+    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It
+    /// also names the first number of the data that is NaN or infinite, if one is, for which all of the data is passed
+    /// over once more, though not again once none was found. That sample need not be one of the step's. When all steps
+    /// are applied it names a tensor if a value of it, or of the optimizer's state for it, is NaN or infinite, and the
+    /// last step: then no checkpoint is written. If a checkpoint cannot be written, the steps before it are applied,
+    /// and those behind it are still to be run. With [`Compression::TopK`](super::Compression::TopK) an error takes the
+    /// steps back that were applied since all was last sent: they are run and seen again. [`Error::Memory`] names the
+    /// lane that has no room for its share of a step. If a GPU must compute, also if the last one of a process is lost
+    /// or has too little memory. Otherwise as any action.
     ///
-    /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one to
-    /// none: the training is over, and is made anew, from a checkpoint if there is one.
+    /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one
+    /// to none: the training is over, and is made anew, from a checkpoint if there is one.
     #[track_caller]
     pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
         let site = Location::caller();

@@ -1,4 +1,5 @@
-//! What checkpoints hold of a training, and when it writes one; and what is kept in memory of the beginning of some steps.
+//! What checkpoints hold of a training, and when it writes one; and what is kept in memory of the beginning of some
+//! steps.
 
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ impl Training {
         }
     }
 
-    /// Writes the checkpoint before this very step once more, if there is one, as something else of the training has changed.
+    /// Writes the checkpoint before this very step once more, if there is one, as something else of the training has
+    /// changed.
     pub(super) fn write_checkpoint_anew(&mut self) -> Result<()> {
         let newest = self.checkpoints.as_ref().and_then(Checkpoints::newest);
         match newest == Some(self.step) {
@@ -62,8 +64,9 @@ impl Training {
         }
     }
 
-    /// A copy of the parameters and their state, as the next steps begin with them, where lanes keep parts of gradients back: these are
-    /// lost with the lanes when steps fail. In a cluster nothing goes on with a training whose steps have failed.
+    /// A copy of the parameters and their state, as the next steps begin with them, where lanes keep parts of gradients
+    /// back: these are lost with the lanes when steps fail. In a cluster nothing goes on with a training whose steps
+    /// have failed.
     pub(super) fn beginning(&self) -> Result<Option<Parameters>> {
         if self.plan.options.compression.top_k().is_none() || self.data.context().is_in_cluster() {
             return Ok(None);

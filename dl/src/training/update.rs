@@ -46,8 +46,8 @@ pub(super) struct ParameterGroup {
 /// Parameters, the place of their tensor, and what is done with them.
 type Tensor = (Range<usize>, usize, ParameterGroup);
 
-/// The tensors of a network that an optimizer treats one by one. Where it wants no measures of them, neighbours of a group count as
-/// one.
+/// The tensors of a network that an optimizer treats one by one. Where it wants no measures of them, neighbours of a
+/// group count as one.
 fn tensors(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<Tensor> {
     let are_weights = match options.decay {
         Decay::All => Vec::new(),
@@ -74,8 +74,8 @@ fn tensors(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<Tensor> {
     joined
 }
 
-/// How many sums the shards measure in each round of a step: one for the norm of the whole gradient if that is limited, then
-/// those of the optimizer.
+/// How many sums the shards measure in each round of a step: one for the norm of the whole gradient if that is limited,
+/// then those of the optimizer.
 pub(super) fn measures(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<usize> {
     let limit = options.gradient_norm_max.map(|_| 1);
     let own = options.optimizer.measures() * network.parameter_layout().entries().len();
@@ -100,7 +100,8 @@ pub(super) fn group_ranges(network: &NeuralNetwork, options: &TrainingOptions, w
     ranges.collect()
 }
 
-/// Whether each tensor that an optimizer measures is one range: it may be cut where a layer has statistics within a tensor.
+/// Whether each tensor that an optimizer measures is one range: it may be cut where a layer has statistics within a
+/// tensor.
 pub(super) fn tensors_are_whole(network: &NeuralNetwork, options: &TrainingOptions) -> bool {
     let ranges = group_ranges(network, options, 0..network.parameter_count());
     let learnt = ranges.into_iter().filter(|range| range.momentum.is_none());
@@ -204,7 +205,8 @@ fn gradient_scale(options: &TrainingOptions, step: &StepReport, totals: &[f64]) 
     Ok(mean * factor_to(norm_max, norm).min(1.0))
 }
 
-/// Errors unless the loss of a step is finite, and so is all that was measured of these ranges, if the step weighs anything.
+/// Errors unless the loss of a step is finite, and so is all that was measured of these ranges, if the step weighs
+/// anything.
 pub(super) fn check_step(
     options: &TrainingOptions,
     ranges: &[GroupRange],
@@ -284,8 +286,8 @@ fn move_statistics(momentum: f32, scale: f32, sum: &[f32], shard: &mut ShardValu
     keep_state(shard);
 }
 
-/// Leaves all as it is: what is frozen, and all in a step that weighs nothing. Such a step has samples of classes of weight 0 only,
-/// or none, where updates come in any order and all that came were of lanes without samples in it.
+/// Leaves all as it is: what is frozen, and all in a step that weighs nothing. Such a step has samples of classes of
+/// weight 0 only, or none, where updates come in any order and all that came were of lanes without samples in it.
 fn keep(shard: &mut ShardValues<'_>) {
     shard.after.copy_from_slice(shard.before);
     keep_state(shard);
@@ -312,8 +314,9 @@ const SHARD_MIN: usize = 1 << 20;
 /// The most shards for each lane.
 const SHARDS_OF_LANE_MAX: usize = 16;
 
-/// How many shards there are: as many as lanes, and some times as many where there are many parameters, so that threads without
-/// a lane apply some. It shows in no bit, and is the same in all processes, as it follows from the training alone.
+/// How many shards there are: as many as lanes, and some times as many where there are many parameters, so that threads
+/// without a lane apply some. It shows in no bit, and is the same in all processes, as it follows from the training
+/// alone.
 pub(super) fn shards(lanes: usize, parameters: usize) -> usize {
     lanes * (parameters / lanes.max(1) / SHARD_MIN).clamp(1, SHARDS_OF_LANE_MAX)
 }

@@ -31,7 +31,8 @@ fn vectors_are_looked_up_and_their_gradients_add_up() {
         outputs,
         [30.0, 31.0, 0.0, 1.0, 30.0, 31.0, 10.0, 11.0, 10.0, 11.0, 0.0, 1.0]
     );
-    // The gradient of the mean of six squares is a third of the difference, here of 3: 1 each time that one is looked up.
+    // The gradient of the mean of six squares is a third of the difference, here of 3: 1 each time that one is looked
+    // up.
     let targets: Vec<f32> = outputs.iter().map(|output| output - 3.0).collect();
     let mut gradient = [f32::NAN; 8];
     network

@@ -81,8 +81,8 @@ fn train(context: &Context, network: &NeuralNetwork, samples: &Samples, options:
     training.parameters()
 }
 
-/// A network of which the first layers are frozen learns what one learns that is given their outputs: with the same bits, so
-/// what is frozen is in no norm, decay or state.
+/// A network of which the first layers are frozen learns what one learns that is given their outputs: with the same
+/// bits, so what is frozen is in no norm, decay or state.
 #[test]
 fn frozen_first_layers_are_features_for_the_others() {
     let (whole, head, parameters) = (whole(), head(), parameters());

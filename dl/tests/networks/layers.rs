@@ -1,5 +1,5 @@
-//! Layers beyond what their gradients say: shapes that do not fit, chance, running statistics, and the same bits however
-//! training is done.
+//! Layers beyond what their gradients say: shapes that do not fit, chance, running statistics, and the same bits
+//! however training is done.
 
 use std::sync::Arc;
 
@@ -209,8 +209,8 @@ fn initial_values_have_the_limits_of_what_is_connected() {
     }
 }
 
-/// The gradient by the weight of an output that sees 400 ones through a dropout layer: what the layer let through, summed
-/// over `rows` rows.
+/// The gradient by the weight of an output that sees 400 ones through a dropout layer: what the layer let through,
+/// summed over `rows` rows.
 fn let_through(draw: Draw, rows: usize, probability: f64) -> Vec<f32> {
     let network = NeuralNetwork::new(Input(400))
         .hidden(Dropout::new(probability))

@@ -20,8 +20,8 @@ fn with_cudnn(gpu: &TestGpu) -> Option<Config> {
     Some(config)
 }
 
-/// Convolutions whose weights begin anywhere. Emulated, there are no gradients by filters for a stride of 3; filters of 5
-/// pixels are refused when they are to be computed, and those of 4 want more room than there is.
+/// Convolutions whose weights begin anywhere. Emulated, there are no gradients by filters for a stride of 3; filters of
+/// 5 pixels are refused when they are to be computed, and those of 4 want more room than there is.
 fn convolutions() -> NeuralNetwork {
     NeuralNetwork::new(IMAGE)
         .hidden(Conv2d::new(3, 3).with_padding(1).with_activation(Activation::Relu))
@@ -40,8 +40,8 @@ fn convolutions() -> NeuralNetwork {
         .unwrap()
 }
 
-/// Of these, what cuDNN computes in an emulated pass: for the first, which has no gradient by its inputs, the fourth and the
-/// fifth.
+/// Of these, what cuDNN computes in an emulated pass: for the first, which has no gradient by its inputs, the fourth
+/// and the fifth.
 const OF_A_PASS: u64 = 2 + 2 + 3;
 
 #[test]

@@ -131,8 +131,8 @@ fn parameters_go_there_once_for_all_partitions() {
     gpu.assert_nothing_is_left();
 }
 
-/// Of a training and what it evaluates: first what is trained on, which stays, then what was there first, as long as it is evaluated
-/// as often as what has no room.
+/// Of a training and what it evaluates: first what is trained on, which stays, then what was there first, as long as it
+/// is evaluated as often as what has no room.
 #[test]
 fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
@@ -223,7 +223,8 @@ fn samples_that_are_predicted_again_are_not_copied_again() {
         // Where rows are is said.
         let (places, targets) = (4 * SAMPLES, 4 * SAMPLES);
         let (rows, rows_there) = (4 * SAMPLES * FEATURES, SAMPLES * FEATURES * feature_bytes + targets);
-        // Predictions, the same again, others, a confusion and a loss: what of rows is copied, and whether parameters are.
+        // Predictions, the same again, others, a confusion and a loss: what of rows is copied, and whether parameters
+        // are.
         let there = [rows_there + places, places, places, places, places];
         let sent_each_time = [rows, rows, rows, rows, rows + targets];
         for (room, of_rows) in [(1 << 20, there), (0, sent_each_time)] {

@@ -99,8 +99,8 @@ pub(crate) fn network() -> NeuralNetwork {
         .unwrap()
 }
 
-/// Convolutions: of windows of few elements over more pixels; of more elements, whose images are summed in groups where there
-/// are many; and of few over fewer pixels.
+/// Convolutions: of windows of few elements over more pixels; of more elements, whose images are summed in groups where
+/// there are many; and of few over fewer pixels.
 pub(crate) fn convolutions_of_all_sizes() -> NeuralNetwork {
     NeuralNetwork::new(IMAGE)
         .hidden(Conv2d::new(4, 3).with_padding(1).with_activation(Activation::Tanh))

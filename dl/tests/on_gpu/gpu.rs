@@ -22,8 +22,8 @@ pub(crate) struct TestGpu {
 }
 
 impl TestGpu {
-    /// Waits for its turn. `None`, and says so, where what the test needs is not to be had: emulated GPUs, to be lost and
-    /// counted.
+    /// Waits for its turn. `None`, and says so, where what the test needs is not to be had: emulated GPUs, to be lost
+    /// and counted.
     pub(crate) fn take_emulated() -> Option<Self> {
         let gpu = Self::take()?;
         if gpu.is_real {
@@ -87,7 +87,8 @@ impl TestGpu {
         }
     }
 
-    /// Takes all of one's memory but so many bytes, until what this gives is dropped. Emulated only, and nothing may be in use there.
+    /// Takes all of one's memory but so many bytes, until what this gives is dropped. Emulated only, and nothing may be
+    /// in use there.
     pub(crate) fn take_memory_but(&self, index: usize, bytes: usize) -> GpuBuffer {
         let Ok(Chosen::Gpu(found)) = choose(GpuUse::On, false, Some(self.folder)) else {
             panic!("there are emulated GPUs");
@@ -176,8 +177,8 @@ pub(crate) fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "!! SKIPPED: {what}");
 }
 
-/// The folder of kernels that were compiled, and of the libraries of emulated GPUs, made anew. It stays in the build's folder
-/// until the next run: all tests of the process need it, and none of them is the last.
+/// The folder of kernels that were compiled, and of the libraries of emulated GPUs, made anew. It stays in the build's
+/// folder until the next run: all tests of the process need it, and none of them is the last.
 fn make(is_real: bool) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated_gpu");
     let _ = std::fs::remove_dir_all(&folder);

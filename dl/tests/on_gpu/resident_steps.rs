@@ -84,7 +84,8 @@ fn assert_bits_of_single_steps(gpu: &TestGpu, (network, samples, options): Case)
     if !gpu.is_real() {
         assert_eq!(gpu.graph_launches() - graphs, done.graph_steps as i64, "{what}");
     }
-    // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each step.
+    // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each
+    // step.
     let parameter_bytes = 4 * (1 + slots) * network.parameter_count() as u64;
     let row_bytes = if is_changed { 4 + 32 } else { 4 };
     assert!(
@@ -373,14 +374,14 @@ fn a_step_has_few_kernels() {
         ..one.clone()
     };
     for (what, network, options, kernels) in [
-        // Samples, bias and activation of each layer, loss and its sum, what is before each activation and the sum of that,
-        // update.
+        // Samples, bias and activation of each layer, loss and its sum, what is before each activation and the sum of
+        // that, update.
         ("dense", dense.clone(), one.clone(), 1 + 3 + 2 + 3 + 1),
         ("dense, Adam", dense.clone(), adam, 1 + 3 + 2 + 3 + 1),
         ("dense, LAMB", dense.clone(), lamb, 1 + 3 + 2 + 3 + 6 * 6),
         ("dense, limited", dense, limited, 1 + 3 + 2 + 3 + 3 + 1),
-        // Convolutions of windows of few elements are a kernel and their activation forward; backward they write columns twice
-        // and images, but for the first one's.
+        // Convolutions of windows of few elements are a kernel and their activation forward; backward they write
+        // columns twice and images, but for the first one's.
         ("images", images, one, 1 + 2 * 2 + 1 + 1 + 2 + 1 + 4 + 1 + 3 + 1),
     ] {
         gpu.lose_after([-1; 2]);

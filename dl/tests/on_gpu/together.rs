@@ -14,7 +14,8 @@ fn room_of(samples: usize) -> u64 {
     parts.iter().map(|bytes| bytes.next_multiple_of(512) as u64).sum()
 }
 
-/// The second has what the first leaves, which is less than it wants, and all once the first has gone; with the same bits.
+/// The second has what the first leaves, which is less than it wants, and all once the first has gone; with the same
+/// bits.
 #[test]
 fn a_second_training_has_the_room_that_the_first_leaves() {
     let Some(gpu) = TestGpu::take_emulated() else { return };

@@ -79,8 +79,8 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
     gpu.assert_nothing_is_left();
 }
 
-/// The columns of all images together would take more than the room that there is for them on an emulated GPU: the pieces are
-/// those that dl/src/layer/convolution/products.rs tests.
+/// The columns of all images together would take more than the room that there is for them on an emulated GPU: the
+/// pieces are those that dl/src/layer/convolution/products.rs tests.
 #[test]
 fn a_convolution_in_pieces_comes_to_what_it_comes_to_on_the_cpu() {
     let Some(gpu) = TestGpu::take() else { return };

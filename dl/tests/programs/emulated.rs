@@ -110,8 +110,8 @@ impl Emulated {
         // SAFETY: every function of this name has this type.
         let run = unsafe { self.0.get::<Run>(format!("run_{kernel}")) }.unwrap();
         let values = values.as_mut_ptr();
-        // SAFETY: the kinds of the arguments are checked there, and each points to a value of its kind. Buffers are as long
-        // as the kernel takes them to be, or the case is wrong.
+        // SAFETY: the kinds of the arguments are checked there, and each points to a value of its kind. Buffers are as
+        // long as the kernel takes them to be, or the case is wrong.
         let outcome = unsafe { run(letters.as_ptr(), grid.blocks, grid.threads, is_backwards.into(), values) };
         assert_eq!(outcome, 0, "{kernel}: 1 is wrong arguments, 2 that threads do not meet");
     }

@@ -1,5 +1,5 @@
-//! Training with older parameters and with gradients in fewer bytes: with any number of threads, over processes that die,
-//! from a checkpoint.
+//! Training with older parameters and with gradients in fewer bytes: with any number of threads, over processes that
+//! die, from a checkpoint.
 
 use std::sync::Arc;
 

@@ -149,8 +149,8 @@ fn samples_of_other_widths_are_refused_with_both() {
     );
 }
 
-/// In four partitions of two blocks, of more rows than are computed at a time: sample 777 of partition 3 is another one, whose feature 1 and
-/// label these are.
+/// In four partitions of two blocks, of more rows than are computed at a time: sample 777 of partition 3 is another
+/// one, whose feature 1 and label these are.
 fn with_one_other(context: &Context, feature: f32, label: u32) -> Dataset<Samples> {
     let blocks = (0..4).flat_map(|partition| {
         [300, 700].map(|count| {

@@ -15,24 +15,26 @@ use crate::partitioner::PartitionFunction;
 
 impl<T: Record> Dataset<T> {
     /// Writes this dataset to the folder or object prefix `url`, unless it is there from an earlier run, and returns a
-    /// dataset of the same records that reads them from there. That one has no lineage: once the handles on this dataset
-    /// and what it is derived from are dropped, they and their blocks are gone.
+    /// dataset of the same records that reads them from there. That one has no lineage: once the handles on this
+    /// dataset and what it is derived from are dropped, they and their blocks are gone.
     ///
-    /// Each partition is written once, by the process that computes it, and named by its hash; a manifest that names all of
-    /// them comes last, so a checkpoint is whole or does not exist. `url` must be the same place for all processes. A
-    /// partition is held in memory while it is written or read. Places of keys are kept but for those of sorts.
+    /// Each partition is written once, by the process that computes it, and named by its hash; a manifest that names
+    /// all of them comes last, so a checkpoint is whole or does not exist. `url` must be the same place for all
+    /// processes. A partition is held in memory while it is written or read. Places of keys are kept but for those of
+    /// sorts.
     ///
     /// **A later run** of the same program that comes to the same computation finds it and computes nothing: the same
-    /// program file, operators, places in the driver program, and contents of sources, and as many checkpoints of them at
-    /// this `url` before. What closures have captured cannot be seen: **use another `url` when the program is given other
-    /// arguments.** What a source holds that does not tell is computed again in every run; and so is what comes at this `url`
-    /// of the same computation after a checkpoint that has failed, since that may be the same one or the next. Old checkpoints stay until their
-    /// folder is removed.
+    /// program file, operators, places in the driver program, and contents of sources, and as many checkpoints of them
+    /// at this `url` before. What closures have captured cannot be seen: **use another `url` when the program is given
+    /// other arguments.** What a source holds that does not tell is computed again in every run; and so is what comes
+    /// at this `url` of the same computation after a checkpoint that has failed, since that may be the same one or the
+    /// next. Old checkpoints stay until their folder is removed.
     ///
-    /// Partitions whose files are gone or cut short when this is called are computed again, and so is all if the manifest
-    /// is damaged. Any other damage is found when a partition is read, and is an error.
+    /// Partitions whose files are gone or cut short when this is called are computed again, and so is all if the
+    /// manifest is damaged. Any other damage is found when a partition is read, and is an error.
     ///
-    /// Spark's `checkpoint` waits for the next action and changes the dataset; this one is an action and returns another.
+    /// Spark's `checkpoint` waits for the next action and changes the dataset; this one is an action and returns
+    /// another.
     ///
     /// ```
     /// use distdl_engine::{Config, Context};
@@ -53,8 +55,8 @@ impl<T: Record> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// If there are more than 2^18 partitions, before any is computed; if `url` cannot be read or written, or holds another
-    /// result of the same computation. Otherwise as any action.
+    /// If there are more than 2^18 partitions, before any is computed; if `url` cannot be read or written, or holds
+    /// another result of the same computation. Otherwise as any action.
     #[track_caller]
     pub fn checkpoint(&self, url: &str) -> Result<Dataset<T>> {
         let (context, site) = (self.context(), Location::caller());
@@ -135,12 +137,12 @@ impl<T: Record> Dataset<T> {
         spec.build(self.context())
     }
 
-    /// Computes all partitions, keeps their blocks on disk (of the process that computes each), and then drops what this
-    /// dataset is derived from; returns the dataset itself. Blocks that are kept only in memory are written too.
+    /// Computes all partitions, keeps their blocks on disk (of the process that computes each), and then drops what
+    /// this dataset is derived from; returns the dataset itself. Blocks that are kept only in memory are written too.
     ///
-    /// This is quicker than [`checkpoint`](Self::checkpoint) and less safe: the blocks go with the process, and one that is
-    /// lost, with its process or by damage, is [`EngineError::LineageCut`](crate::EngineError::LineageCut) when it is asked
-    /// for. [`persist`](Self::persist) at `Level::Disk2` first keeps each on two processes.
+    /// This is quicker than [`checkpoint`](Self::checkpoint) and less safe: the blocks go with the process, and one
+    /// that is lost, with its process or by damage, is [`EngineError::LineageCut`](crate::EngineError::LineageCut) when
+    /// it is asked for. [`persist`](Self::persist) at `Level::Disk2` first keeps each on two processes.
     ///
     /// # Errors
     /// As any action; the lineage is kept then.

@@ -14,8 +14,8 @@ const BITS: std::ops::RangeInclusive<u32> = 4..=18;
 
 impl<T: Key> Dataset<T> {
     /// About how many different records there are: the answer's relative standard deviation is at most
-    /// `relative_deviation`. A pass without a shuffle; a partition sends `1.08 / relative_deviation^2` bytes or twice that.
-    /// Equal datasets have equal answers.
+    /// `relative_deviation`. A pass without a shuffle; a partition sends `1.08 / relative_deviation^2` bytes or twice
+    /// that. Equal datasets have equal answers.
     ///
     /// # Errors
     /// If `relative_deviation` is not between 0.0021 and 0.26; otherwise as any action.

@@ -49,8 +49,8 @@ impl<T: Record> Dataset<T> {
         Ok(drawn.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// `count` records drawn at random, of which each may come more than once, in the order in which they were drawn. Two
-    /// passes without a shuffle: one counts, one fetches.
+    /// `count` records drawn at random, of which each may come more than once, in the order in which they were drawn.
+    /// Two passes without a shuffle: one counts, one fetches.
     ///
     /// # Errors
     /// [`EngineError::Empty`] if `count` is more than 0 and there is no record; otherwise as any action.

@@ -33,8 +33,8 @@ impl<T: Record> Dataset<T> {
         })
     }
 
-    /// As [`reduce`](Self::reduce), but joins the results of partitions in a fixed binary tree over their indices, so that
-    /// rounding errors of floating-point sums grow with the logarithm of the number of partitions.
+    /// As [`reduce`](Self::reduce), but joins the results of partitions in a fixed binary tree over their indices, so
+    /// that rounding errors of floating-point sums grow with the logarithm of the number of partitions.
     ///
     /// # Errors
     /// As any action.
@@ -102,8 +102,8 @@ impl<T: Record> Dataset<T> {
         self.in_driver("aggregate", || parts.into_iter().fold(zero, merge))
     }
 
-    /// As [`aggregate`](Self::aggregate), but joins the results of partitions in a fixed binary tree over their indices,
-    /// so that rounding errors of floating-point sums grow with the logarithm of the number of partitions.
+    /// As [`aggregate`](Self::aggregate), but joins the results of partitions in a fixed binary tree over their
+    /// indices, so that rounding errors of floating-point sums grow with the logarithm of the number of partitions.
     ///
     /// # Errors
     /// As any action.

@@ -25,8 +25,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// # Errors
     /// As any action.
     pub fn lookup(&self, key: &K) -> Result<Vec<V>> {
-        // What is not determinate is computed before anything is prepared from it. Before that, bounds of ranges may not
-        // be known; nor are they after it where the lineage was cut behind a sort that was remembered.
+        // What is not determinate is computed before anything is prepared from it. Before that, bounds of ranges may
+        // not be known; nor are they after it where the lineage was cut behind a sort that was remembered.
         let lineage = self.context().cut_lineage(self.id())?;
         self.context().prepare_all(&lineage)?;
         let partitioning = self.node().partitioning.as_ref();
@@ -48,8 +48,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The number of records of each key, in the order of [`reduce_by_key`](Self::reduce_by_key): the same on every process, as
-    /// that of a map would not be. One shuffle, of a number for each key and partition.
+    /// The number of records of each key, in the order of [`reduce_by_key`](Self::reduce_by_key): the same on every
+    /// process, as that of a map would not be. One shuffle, of a number for each key and partition.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -69,8 +69,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 }
 
 impl<T: Key> Dataset<T> {
-    /// How often each record occurs, in the order in which they first come. A pass without a shuffle, in which each partition
-    /// counts its own and the driver adds them up: for records of which not too many are different.
+    /// How often each record occurs, in the order in which they first come. A pass without a shuffle, in which each
+    /// partition counts its own and the driver adds them up: for records of which not too many are different.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

@@ -9,13 +9,14 @@ use crate::context::Context;
 use crate::error::{EngineError, Result};
 
 impl Context {
-    /// Runs `function` in one process for all of a cluster, in another one if that dies before its answer is known, and gives
-    /// the answer to each. What a driver program does outside of datasets is done by every process, and again by
-    /// one that is started for a process that was lost: files that it writes or removes, rows that it inserts, belong in here.
+    /// Runs `function` in one process for all of a cluster, in another one if that dies before its answer is known, and
+    /// gives the answer to each. What a driver program does outside of datasets is done by every process, and again by
+    /// one that is started for a process that was lost: files that it writes or removes, rows that it inserts, belong
+    /// in here.
     ///
-    /// It may be begun more than once where processes die, so it must bear being begun again, also when it was half done, and is
-    /// to take seconds rather than minutes. Once its answer is known it is never run again: a process that comes later is told
-    /// the answer.
+    /// It may be begun more than once where processes die, so it must bear being begun again, also when it was half
+    /// done, and is to take seconds rather than minutes. Once its answer is known it is never run again: a process that
+    /// comes later is told the answer.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

@@ -81,8 +81,8 @@ impl<T: Record + Ord> Dataset<T> {
 }
 
 impl<T: Record> Dataset<T> {
-    /// The `count` records with the largest keys, largest first, and of equal keys in their order. A pass without a shuffle; each
-    /// partition keeps `count` records.
+    /// The `count` records with the largest keys, largest first, and of equal keys in their order. A pass without a
+    /// shuffle; each partition keeps `count` records.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -102,8 +102,8 @@ impl<T: Record> Dataset<T> {
         self.smallest_by("top_by_key", count, move |record| Reverse(key(record)))
     }
 
-    /// The `count` records with the smallest keys, smallest first, and of equal keys in their order. A pass without a shuffle; each
-    /// partition keeps `count` records.
+    /// The `count` records with the smallest keys, smallest first, and of equal keys in their order. A pass without a
+    /// shuffle; each partition keeps `count` records.
     ///
     /// # Errors
     /// As any action.

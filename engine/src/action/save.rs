@@ -21,12 +21,12 @@ use crate::error::{EngineError, Result};
 /// How files are saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SaveOptions {
-    /// Whether files are compressed in gzip format. Their names end in `.gz` then, by which all that reads them knows; each is
-    /// read by one partition. Without times and names in them, a program makes the same bytes of the same records each time.
-    /// Default `false`. Not for npy and Parquet files.
+    /// Whether files are compressed in gzip format. Their names end in `.gz` then, by which all that reads them knows;
+    /// each is read by one partition. Without times and names in them, a program makes the same bytes of the same
+    /// records each time. Default `false`. Not for npy and Parquet files.
     pub gzip: bool,
-    /// What is done where something has the name already: it stays and saving is refused, or it is replaced at the very end,
-    /// all at once. Default [`Existing::Refuse`].
+    /// What is done where something has the name already: it stays and saving is refused, or it is replaced at the very
+    /// end, all at once. Default [`Existing::Refuse`].
     pub existing: Existing,
 }
 
@@ -49,13 +49,14 @@ impl SaveOptions {
 }
 
 impl<T: Record + Display> Dataset<T> {
-    /// Writes each partition as a text file, `part-00000` and so on, a line a record (text that has line ends in it comes back as
-    /// several; a `\r` at the end of a record is taken for part of the line's end, and a byte order mark at the start of a part is
-    /// dropped; JSON lines bear them all), into a new folder or object prefix `url`. All of it appears at once, when every part is complete and synced, or not at all.
+    /// Writes each partition as a text file, `part-00000` and so on, a line a record (text that has line ends in it
+    /// comes back as several; a `\r` at the end of a record is taken for part of the line's end, and a byte order mark
+    /// at the start of a part is dropped; JSON lines bear them all), into a new folder or object prefix `url`. All of
+    /// it appears at once, when every part is complete and synced, or not at all.
     ///
     /// Of several processes each writes the parts that it computes, and one publishes them: `url` must be a folder that
-    /// all of them see, on a file system that knows hard links. Who dies half way leaves nothing behind once the action is
-    /// over. No shuffle of its own; a partition's text is held in memory while it is written.
+    /// all of them see, on a file system that knows hard links. Who dies half way leaves nothing behind once the action
+    /// is over. No shuffle of its own; a partition's text is held in memory while it is written.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -138,9 +139,9 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Writes each partition as a CSV file, `part-00000.csv` and so on, in the way of
-    /// [`save_as_text_file`](Dataset::save_as_text_file). Records are structs, whose fields' names are the header of each file
-    /// that is not empty; or tuples and the like without names, for which `options` must have no header. Fields are quoted where they
-    /// need it. [`Context::csv`](crate::Context::csv) reads them with the same options.
+    /// [`save_as_text_file`](Dataset::save_as_text_file). Records are structs, whose fields' names are the header of
+    /// each file that is not empty; or tuples and the like without names, for which `options` must have no header.
+    /// Fields are quoted where they need it. [`Context::csv`](crate::Context::csv) reads them with the same options.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -158,8 +159,9 @@ impl<T: Record> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// If `options` have no quote, or trim what is read; if a record is no row of fields, has no names for a header that is asked for,
-    /// has line ends in a field where `options` do not say so, or is longer than they say; otherwise as `save_as_text_file`.
+    /// If `options` have no quote, or trim what is read; if a record is no row of fields, has no names for a header
+    /// that is asked for, has line ends in a field where `options` do not say so, or is longer than they say; otherwise
+    /// as `save_as_text_file`.
     pub fn save_as_csv_file(&self, url: &str, options: &CsvOptions) -> Result<()> {
         self.save_as_csv_file_with(url, options, SaveOptions::default())
     }
@@ -180,8 +182,8 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Writes each partition as a Parquet file, `part-00000.parquet` and so on, in the way of
-    /// [`save_as_text_file`](Dataset::save_as_text_file). Records must be structs: their fields are the columns. Row groups
-    /// have [`ROW_GROUP_ROWS`](distdl_storage::parquet::ROW_GROUP_ROWS) rows and are compressed with Snappy.
+    /// [`save_as_text_file`](Dataset::save_as_text_file). Records must be structs: their fields are the columns. Row
+    /// groups have [`ROW_GROUP_ROWS`](distdl_storage::parquet::ROW_GROUP_ROWS) rows and are compressed with Snappy.
     ///
     /// # Errors
     /// If the type has no columns; otherwise as `save_as_text_file`.
@@ -193,7 +195,8 @@ impl<T: Record> Dataset<T> {
     /// The same as `options` say: in place of what is there.
     ///
     /// # Errors
-    /// If `options` ask for gzip, which Parquet does without; otherwise as `save_as_parquet_file` and `save_as_text_file_with`.
+    /// If `options` ask for gzip, which Parquet does without; otherwise as `save_as_parquet_file` and
+    /// `save_as_text_file_with`.
     #[cfg(feature = "parquet")]
     pub fn save_as_parquet_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
         options.must_be_plain("Parquet")?;
@@ -317,8 +320,9 @@ impl<T: Record> Dataset<T> {
 
 impl<T: Element> Dataset<Vec<T>> {
     /// Writes each partition as an npy file of NumPy, `part-00000.npy` and so on, in the way of
-    /// [`save_as_text_file`](Dataset::save_as_text_file). Each record is a row of shape `row_shape`, row-major, of an array
-    /// whose outermost side is the number of records; an empty `row_shape` makes a vector of records of one number.
+    /// [`save_as_text_file`](Dataset::save_as_text_file). Each record is a row of shape `row_shape`, row-major, of an
+    /// array whose outermost side is the number of records; an empty `row_shape` makes a vector of records of one
+    /// number.
     ///
     /// # Errors
     /// If a record has another length than its shape says; otherwise as `save_as_text_file`.
@@ -329,7 +333,8 @@ impl<T: Element> Dataset<Vec<T>> {
     /// The same as `options` say: in place of what is there.
     ///
     /// # Errors
-    /// If `options` ask for gzip, which NumPy does not read; otherwise as `save_as_npy_file` and `save_as_text_file_with`.
+    /// If `options` ask for gzip, which NumPy does not read; otherwise as `save_as_npy_file` and
+    /// `save_as_text_file_with`.
     pub fn save_as_npy_file_with(&self, url: &str, row_shape: &[usize], options: SaveOptions) -> Result<()> {
         options.must_be_plain("npy")?;
         let (name, row_shape) = (url.to_owned(), row_shape.to_vec());

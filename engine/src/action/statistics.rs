@@ -158,8 +158,8 @@ impl<T: Record + Into<f64>> Dataset<T> {
         Ok(join_in_tree(parts, Stats::merge).unwrap_or_default())
     }
 
-    /// Counts the numbers in `buckets` ranges of equal width from the smallest to the largest one; in one range if these
-    /// are equal. Two passes without a shuffle.
+    /// Counts the numbers in `buckets` ranges of equal width from the smallest to the largest one; in one range if
+    /// these are equal. Two passes without a shuffle.
     ///
     /// # Errors
     /// [`EngineError::Empty`] if there is no record; if `buckets` is 0 or beyond 2^20, or there is a number that is not

@@ -1,9 +1,9 @@
 //! Whether two machines give the same bits.
 //!
 //! The same program may not: the logarithms, sines and powers of floats come from the system's library, which has
-//! variants by processor and by release, and matrix products are others where a processor cannot multiply and add in one
-//! step. Keys, samples and parameters that are computed again on another machine must be what they were, or records go
-//! where nobody looks for them. So a process says at joining what its machine makes of some numbers.
+//! variants by processor and by release, and matrix products are others where a processor cannot multiply and add in
+//! one step. Keys, samples and parameters that are computed again on another machine must be what they were, or records
+//! go where nobody looks for them. So a process says at joining what its machine makes of some numbers.
 
 use std::f64::consts::PI;
 
@@ -88,8 +88,8 @@ const LIBRARY: Library = Library {
     ],
 };
 
-/// What matrix products of networks go by (crates `faer` and `pulp`): all x86-64 processors that multiply and add in one
-/// step, and have the rest of x86-64-v3, give the same bits, with AVX-512 and without.
+/// What matrix products of networks go by (crates `faer` and `pulp`): all x86-64 processors that multiply and add in
+/// one step, and have the rest of x86-64-v3, give the same bits, with AVX-512 and without.
 #[cfg(target_arch = "x86_64")]
 fn processor() -> [bool; 2] {
     use std::is_x86_feature_detected as has;

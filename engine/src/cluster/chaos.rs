@@ -9,9 +9,9 @@
 //!          | "block" | "recovery" | "checkpoint"    to which the name node does not come
 //! ```
 //!
-//! `slow=thread:1@times:10` makes every step of a lane take ten times as long on the second worker thread, counted through
-//! all processes, from the beginning on. Each other fault happens once in the life of a cluster: in the first process that fills its slot, as soon as that comes to
-//! the point or beyond it.
+//! `slow=thread:1@times:10` makes every step of a lane take ten times as long on the second worker thread, counted
+//! through all processes, from the beginning on. Each other fault happens once in the life of a cluster: in the first
+//! process that fills its slot, as soon as that comes to the point or beyond it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -198,9 +198,9 @@ impl Children {
         drop(waited);
     }
 
-    /// From now on Ctrl-C (SIGINT), SIGTERM and SIGHUP kill all children, run `finally` when they are gone, and end this
-    /// process with 128 and the number of the signal, as shells count: 130 for Ctrl-C. Those that this process was started to
-    /// ignore, by `nohup` or behind a shell's `&`, it goes on to ignore, as its children do.
+    /// From now on Ctrl-C (SIGINT), SIGTERM and SIGHUP kill all children, run `finally` when they are gone, and end
+    /// this process with 128 and the number of the signal, as shells count: 130 for Ctrl-C. Those that this process was
+    /// started to ignore, by `nohup` or behind a shell's `&`, it goes on to ignore, as its children do.
     ///
     /// # Errors
     /// If the system does not let signals be handled, or a thread cannot be started.
@@ -219,8 +219,8 @@ impl Children {
         Arc::clone(&self.signalled)
     }
 
-    /// Does not return if a signal ends this process: its children, which the signal may have reached as well, are gone because
-    /// of it.
+    /// Does not return if a signal ends this process: its children, which the signal may have reached as well, are gone
+    /// because of it.
     pub(crate) fn wait_if_signalled(&self) {
         signals::wait_if(&self.signalled);
     }

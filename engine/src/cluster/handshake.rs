@@ -69,8 +69,8 @@ impl Credentials {
         }
     }
 
-    /// Of a name node that runs another program than its processes: these must run the same as the first that it lets in, see
-    /// [`Self::let_in`].
+    /// Of a name node that runs another program than its processes: these must run the same as the first that it lets
+    /// in, see [`Self::let_in`].
     pub(crate) fn of_any_program(cluster: [u8; 16], token: &[u8; 32]) -> Self {
         Self {
             program: Program::OfFirst(Arc::default()),
@@ -125,8 +125,8 @@ impl std::fmt::Debug for Credentials {
 pub(crate) struct Mine {
     /// What the connection is for; both sides must agree, but that who takes links takes questions too.
     pub purpose: Purpose,
-    /// The run of the program that it takes part in. Only members, which have been told, can belong to different ones; 0 on the way
-    /// to the name node.
+    /// The run of the program that it takes part in. Only members, which have been told, can belong to different ones;
+    /// 0 on the way to the name node.
     pub run: u64,
     /// The generation that it is in; 0 before its first.
     pub generation: u64,
@@ -153,8 +153,9 @@ impl Mine {
         })
     }
 
-    /// Whether `theirs` speaks to us, and is whom we want to speak to. Data is never exchanged with nobody, nor with a member of
-    /// another run: all that are started by hand with one secret are one cluster, and members are counted from 0 in each run.
+    /// Whether `theirs` speaks to us, and is whom we want to speak to. Data is never exchanged with nobody, nor with a
+    /// member of another run: all that are started by hand with one secret are one cluster, and members are counted
+    /// from 0 in each run.
     fn check_members(&self, theirs: &Hello) -> Result<(), Refused> {
         if self.purpose != Purpose::Control && theirs.run != self.run {
             return Err(Refused::Run);
@@ -228,8 +229,8 @@ fn initiate_until(timed: &mut Timed<'_>, credentials: &Credentials, mine: &Mine)
 }
 
 /// Shakes hands as the side that listens. `check` sees the other side once it has proven itself, and may still refuse
-/// it: for a generation that is over, for example. If it fails, the connection is closed; the listener is not touched. Once others
-/// wait for the permit, it fails sooner.
+/// it: for a generation that is over, for example. If it fails, the connection is closed; the listener is not touched.
+/// Once others wait for the permit, it fails sooner.
 ///
 /// # Errors
 /// See [`Refused`].

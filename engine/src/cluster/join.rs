@@ -115,8 +115,8 @@ impl Join {
         is_reachable && self.name_node_grace <= TIME_MAX
     }
 
-    /// Has the system end this process when its parent ends, however that ends, as long as the parent started it itself.
-    /// On other systems than Linux, and below a parent's child, the lost connection to the name node ends it.
+    /// Has the system end this process when its parent ends, however that ends, as long as the parent started it
+    /// itself. On other systems than Linux, and below a parent's child, the lost connection to the name node ends it.
     ///
     /// # Errors
     /// The parent has ended already.

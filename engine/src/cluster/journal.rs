@@ -8,7 +8,8 @@
 //! Numbers are little endian; the checks are xxh3, that of the length over the frame's offset too. A frame that is not
 //! whole at the end of the file was being written when the process or the machine died, and is cut off. Damage before
 //! that is an error. Answers stay on disk and are read back when a process asks for one, so that the memory needed does
-//! not grow with the results of a long program. What the file takes of them has a limit, since they are kept as long as the program runs.
+//! not grow with the results of a long program. What the file takes of them has a limit, since they are kept as long as
+//! the program runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -207,9 +208,9 @@ impl Journal {
         Ok((journal, entries))
     }
 
-    /// A log that nobody will read again after this process: a file without a name on the disk of a folder, which is made if it
-    /// is not there, or else of that where blocks are. The system removes it with this process, however that ends. What is
-    /// large does not let it grow beyond `bytes_max`.
+    /// A log that nobody will read again after this process: a file without a name on the disk of a folder, which is
+    /// made if it is not there, or else of that where blocks are. The system removes it with this process, however that
+    /// ends. What is large does not let it grow beyond `bytes_max`.
     ///
     /// # Errors
     /// [`JournalError::NoPlace`] if the folder takes no files, [`JournalError::Io`] if the disk refuses.

@@ -25,8 +25,8 @@ fn cost_unknown(speeds: &[MemberSpeed]) -> u64 {
     sum / known.len().max(1) as u64
 }
 
-/// The members that `pieces` go to, one after the other: each to the one that would be done with it first, the lower one
-/// of two. Where all are alike they take turns. Empty if there are none.
+/// The members that `pieces` go to, one after the other: each to the one that would be done with it first, the lower
+/// one of two. Where all are alike they take turns. Empty if there are none.
 pub(crate) fn deal(speeds: &[MemberSpeed], pieces: usize) -> Vec<usize> {
     let unknown = cost_unknown(speeds);
     let mut counts = vec![0; speeds.len()];

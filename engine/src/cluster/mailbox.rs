@@ -9,9 +9,9 @@
 //!                                            sleepers            ---- read by the sender: whether to ring
 //! ```
 //!
-//! Each rank writes its own region only. A letter is a frame's header, with its checksum. A reader that is about to sleep
-//! counts itself as a sleeper and then looks once more; a sender writes its letter and then looks for sleepers. Each
-//! looks behind a fence of the whole order, so that at least one of them sees the other: no letter is slept over.
+//! Each rank writes its own region only. A letter is a frame's header, with its checksum. A reader that is about to
+//! sleep counts itself as a sleeper and then looks once more; a sender writes its letter and then looks for sleepers.
+//! Each looks behind a fence of the whole order, so that at least one of them sees the other: no letter is slept over.
 
 use std::sync::Mutex;
 use std::sync::atomic::{Ordering, fence};

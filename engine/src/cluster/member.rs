@@ -1,8 +1,8 @@
 //! A process as a member of a cluster: its control connection, its links, and the round that it takes part in.
 //!
 //! Four kinds of threads meet here. The driver program's thread arrives at actions and runs rounds. The control thread
-//! listens to the name node, and interrupts the round when a generation is cut. One thread a link reads frames and hands
-//! them to the round. One thread accepts links. A heartbeat tells the name node that all of them live.
+//! listens to the name node, and interrupts the round when a generation is cut. One thread a link reads frames and
+//! hands them to the round. One thread accepts links. A heartbeat tells the name node that all of them live.
 
 mod blocks;
 mod contact;
@@ -57,8 +57,8 @@ const END_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest payload of a frame.
 const FRAME_BYTES_MAX: u64 = 16 << 30;
 
-/// Gives the bytes of a block that this process has, for another one: `None` if it has it no more, the text of an error if it
-/// has it and cannot read it now.
+/// Gives the bytes of a block that this process has, for another one: `None` if it has it no more, the text of an error
+/// if it has it and cannot read it now.
 pub(crate) type Serve = Arc<dyn Fn(BlockId) -> Found + Send + Sync>;
 
 /// What comes of asking for a block.
@@ -200,12 +200,12 @@ fn stopped(reason: &str) -> EngineError {
 }
 
 impl Member {
-    /// Joins the cluster that `join` names. A name node that does not listen yet is waited for as long as one that is gone
-    /// would be looked for, and for a moment anyway.
+    /// Joins the cluster that `join` names. A name node that does not listen yet is waited for as long as one that is
+    /// gone would be looked for, and for a moment anyway.
     ///
     /// # Errors
-    /// If the name node cannot be reached, or does not want this process; [`EngineError::ProgramEnded`] if that is because
-    /// the program has ended.
+    /// If the name node cannot be reached, or does not want this process; [`EngineError::ProgramEnded`] if that is
+    /// because the program has ended.
     pub(crate) fn join(join: Join, capacity: Capacity, chaos: ChaosPlan, fate: Fate) -> Result<Self> {
         let credentials = Credentials::new(
             join.secrets.cluster,
@@ -267,7 +267,8 @@ impl Member {
         lock(&self.shared).id
     }
 
-    /// Whether all members are on this host for sure: they reach the name node by an address that has no meaning elsewhere.
+    /// Whether all members are on this host for sure: they reach the name node by an address that has no meaning
+    /// elsewhere.
     pub(crate) fn is_on_one_host(&self) -> bool {
         matches!(self.shared.join.name_node, Address::Local(_))
     }
@@ -317,8 +318,8 @@ impl Member {
         self.enter_after(generation, action, round, &|| ())
     }
 
-    /// The same, with something to be done before the first round of the generation, when copies of blocks that were sent
-    /// before are kept, and none that is sent in it.
+    /// The same, with something to be done before the first round of the generation, when copies of blocks that were
+    /// sent before are kept, and none that is sent in it.
     pub(crate) fn enter_after(
         &self,
         generation: &Generation,
@@ -397,8 +398,9 @@ impl Member {
         Faults::new(&self.shared)
     }
 
-    /// Says that the driver program has ended, with an error's text if it failed, and waits until a name node has heard it: one
-    /// that is gone is looked for. Returns whether this process was a member until now, and its error was heard.
+    /// Says that the driver program has ended, with an error's text if it failed, and waits until a name node has heard
+    /// it: one that is gone is looked for. Returns whether this process was a member until now, and its error was
+    /// heard.
     pub(crate) fn leave(&self, error: Option<String>) -> bool {
         self.shared.take_leave(&Report::Leave { error })
     }

@@ -2,18 +2,20 @@
 //!
 //! In the order of the modules:
 //! - `origins` tells versions of a loop's state apart;
-//! - `identity`: who a process is; `arithmetic`: whether its machine gives the bits of the others; `dismissal`: why the name
-//!   node does not let it in;
+//! - `identity`: who a process is; `arithmetic`: whether its machine gives the bits of the others; `dismissal`: why the
+//!   name node does not let it in;
 //! - `protocol`: what members and the name node say to each other;
 //! - `secrets` and `join`: what a started process is told;
 //! - `chaos`: fault injection;
 //! - `socket` and `handshake`: how processes meet; `wire` and `control`: what goes over links and control connections;
 //! - `shared_memory` and `mailbox`: memory that processes of one host share, and the letters in it;
 //! - `link` and `member`: a process's side;
-//! - `events`: what people hear of; `resume`: from which version a loop goes on; `load_balance`: how work is dealt to members;
-//! - `journal`: what the name node remembers; `name_node`: who decides, a pure state machine; `server`: its sockets and clock;
-//! - `signals`: who ends this process; `output`: what processes print; `children`: the parent's side of them; `hosts` and
-//!   `remote`: those of other hosts; `launch` and `run`: all of it.
+//! - `events`: what people hear of; `resume`: from which version a loop goes on; `load_balance`: how work is dealt to
+//!   members;
+//! - `journal`: what the name node remembers; `name_node`: who decides, a pure state machine; `server`: its sockets and
+//!   clock;
+//! - `signals`: who ends this process; `output`: what processes print; `children`: the parent's side of them; `hosts`
+//!   and `remote`: those of other hosts; `launch` and `run`: all of it.
 
 pub(crate) mod origins;
 pub(crate) mod identity;

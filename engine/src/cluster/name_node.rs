@@ -16,8 +16,8 @@
 //!   again and again. The survivors of a running round are cut; nobody waits for a replacement, unless a grace time is
 //!   set. A replacement that waits is taken in at the next round, and a loop is cut to take it in.
 //! - **Restarts.** A lost slot gets a new process: the first time at once, then after a growing delay, from a budget. A
-//!   slot that ended with an error of its own gets one only if others go on. Where others start the processes, places that
-//!   are free are open to whoever comes, without a limit of time.
+//!   slot that ended with an error of its own gets one only if others go on. Where others start the processes, places
+//!   that are free are open to whoever comes, without a limit of time.
 //! - **The log.** What must outlive the name node is logged before it is acted on. After a restart the members that it
 //!   knows are expected for one lease, and a round that they are in goes on.
 
@@ -75,7 +75,8 @@ pub(crate) struct Options {
     pub start_patience: Duration,
     /// So long a replacement is waited for before going on with fewer.
     pub grace: Duration,
-    /// Whether the name node has processes started. If not, others start them, when they like and as often as they like.
+    /// Whether the name node has processes started. If not, others start them, when they like and as often as they
+    /// like.
     pub starts_processes: bool,
     /// Processes that may be started again, in all.
     pub restarts_max: u32,
@@ -141,8 +142,8 @@ pub(crate) enum Effect {
         connection: ConnectionId,
         order: Order,
     },
-    /// Tell a process the answer that the journal has for an action, or how that was another one than the process is at: see
-    /// [`Head::answer_of`].
+    /// Tell a process the answer that the journal has for an action, or how that was another one than the process is
+    /// at: see [`Head::answer_of`].
     Recall {
         /// On this connection.
         connection: ConnectionId,
@@ -186,10 +187,11 @@ pub(crate) struct NameNode {
     generation_next: u64,
     /// Why the last generation is over, if it is although its members live.
     broken: Option<String>,
-    /// In which generations the link between two members failed lately, since it has stood for a lease or a round was not cut.
+    /// In which generations the link between two members failed lately, since it has stood for a lease or a round was
+    /// not cut.
     strikes: BTreeMap<(MemberId, MemberId), Strikes>,
-    /// The last action that has an answer, as all before it have. What they were is in the journal alone: a program may run
-    /// for weeks.
+    /// The last action that has an answer, as all before it have. What they were is in the journal alone: a program may
+    /// run for weeks.
     last_answered: Option<Head>,
     /// Members that finished its loop themselves.
     finished_by: BTreeSet<MemberId>,

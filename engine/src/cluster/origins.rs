@@ -1,5 +1,5 @@
-//! Which round has made which version of a loop's state: what tells apart versions of one number where results depend on
-//! time.
+//! Which round has made which version of a loop's state: what tells apart versions of one number where results depend
+//! on time.
 
 use serde::{Deserialize, Serialize};
 

@@ -4,8 +4,8 @@
 //! whichever process comes to it first; what a replacement prints again is dropped. Lines are told apart by their
 //! position, because times in them may differ.
 //!
-//! On standard error processes may differ in what they say: a panic happens in one of them. There lines are told apart by
-//! their content: a line is forwarded as often as the process that said it most often. So what all say is shown
+//! On standard error processes may differ in what they say: a panic happens in one of them. There lines are told apart
+//! by their content: a line is forwarded as often as the process that said it most often. So what all say is shown
 //! once, and what only one says is never lost.
 //!
 //! A line that is not over yet waits. Longer ones than [`LINE_BYTES_MAX`] pass in pieces of that length, each of which
@@ -91,8 +91,8 @@ impl OutputMerger {
         written
     }
 
-    /// A process has ended. Its last line, if it has no end, is kept for [`OutputMerger::close`]: the process may have been
-    /// killed in the middle of it, and then another prints it whole.
+    /// A process has ended. Its last line, if it has no end, is kept for [`OutputMerger::close`]: the process may have
+    /// been killed in the middle of it, and then another prints it whole.
     pub(crate) fn ended(&mut self, life: Life) {
         let Some(lines) = self.processes.remove(&life) else {
             return;
@@ -210,8 +210,8 @@ impl ErrorMerger {
     }
 }
 
-/// The first line of a panic, `thread 'main' (4711) panicked at ..`, without the system's number of the thread, which no
-/// two processes share.
+/// The first line of a panic, `thread 'main' (4711) panicked at ..`, without the system's number of the thread, which
+/// no two processes share.
 fn without_thread_number(line: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     let number = || {
         let at = memchr::memmem::find(line, b") panicked at ").filter(|_| line.starts_with(b"thread '"))?;
@@ -290,9 +290,9 @@ impl Output {
         }
     }
 
-    /// Takes what a process has written. False if standard output cannot be written: then the process is to have its end of
-    /// the pipe closed, so that it sees a broken pipe as if it wrote there itself. Where standard error takes nothing, what is
-    /// written there is dropped: the answer does not depend on who reads along.
+    /// Takes what a process has written. False if standard output cannot be written: then the process is to have its
+    /// end of the pipe closed, so that it sees a broken pipe as if it wrote there itself. Where standard error takes
+    /// nothing, what is written there is dropped: the answer does not depend on who reads along.
     pub(crate) fn feed(&self, life: Life, stream: Stream, bytes: &[u8]) -> bool {
         match stream {
             Stream::Output => Sink::write(&self.output, |merger| merger.feed(life, bytes)),

@@ -117,8 +117,8 @@ pub(crate) struct LoopState {
 pub(crate) struct LoopStart {
     /// The version of its parameters.
     pub version: u64,
-    /// The rank that gives it to those that lack it. None if nobody has what it takes: then `version` is the first step,
-    /// and only who begins the program anew has that.
+    /// The rank that gives it to those that lack it. None if nobody has what it takes: then `version` is the first
+    /// step, and only who begins the program anew has that.
     pub source: Option<u32>,
     /// What each member has of the history that is gone on with, by rank. All shards stay named.
     pub states: Vec<LoopState>,
@@ -195,7 +195,8 @@ pub(crate) enum Report {
         outcome: Outcome,
         /// Its blocks of the datasets of the lineage now.
         held: Inventory,
-        /// Whether the generation is over here: by an order, or by a lost link of which the name node may not have heard.
+        /// Whether the generation is over here: by an order, or by a lost link of which the name node may not have
+        /// heard.
         cut: bool,
     },
     /// An action is to end with this error everywhere, if it is the one that the cluster is at.
@@ -254,7 +255,8 @@ pub(crate) enum Report {
 }
 
 impl Report {
-    /// What is said in the place of a report that is too long to be sent, if something can be: that its action has failed.
+    /// What is said in the place of a report that is too long to be sent, if something can be: that its action has
+    /// failed.
     pub(crate) fn in_its_place(&self, reason: &str) -> Option<Self> {
         let mut report = self.clone();
         let Self::Ended { outcome, .. } = &mut report else {

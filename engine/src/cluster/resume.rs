@@ -8,11 +8,11 @@ use super::protocol::{LoopStart, LoopState};
 
 /// What a loop resumes from. `states` are by rank of the new generation.
 ///
-/// A version can be gone on from if one member has all its parameters and if of every shard some member has its optimizer
-/// state. A shard counts as soon as one report names it, and a report names every shard of the loop, with no versions for
-/// those whose state it does not keep: otherwise a shard whose keepers all died would go unnoticed. Versions of one number
-/// that different rounds have made are different versions. Of those that can be gone on from, one of the last round is
-/// taken, and of these the newest: where all rounds make the same, the newest of all.
+/// A version can be gone on from if one member has all its parameters and if of every shard some member has its
+/// optimizer state. A shard counts as soon as one report names it, and a report names every shard of the loop, with no
+/// versions for those whose state it does not keep: otherwise a shard whose keepers all died would go unnoticed.
+/// Versions of one number that different rounds have made are different versions. Of those that can be gone on from,
+/// one of the last round is taken, and of these the newest: where all rounds make the same, the newest of all.
 pub(crate) fn resume(states: &[LoopState], first_step: u64) -> LoopStart {
     let shards = kept_by_shard(states);
     let is_whole = |made: &(Origin, u64)| shards.values().all(|kept| kept.contains(made));

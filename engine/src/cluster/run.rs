@@ -40,8 +40,8 @@ pub fn run_name_node(options: NameNodeOptions) -> ExitCode {
     }
 }
 
-/// Tells people, if they can be told: the cluster goes on where standard error is a file on a full disk, or a pipe that nobody
-/// reads any more.
+/// Tells people, if they can be told: the cluster goes on where standard error is a file on a full disk, or a pipe that
+/// nobody reads any more.
 fn say(sentence: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{sentence}");
 }
@@ -167,8 +167,8 @@ fn decisions(config: &Config) -> Options {
     }
 }
 
-/// Writes what happens to the file of events, and a sentence to standard error where a person should hear of it: not of what
-/// comes of `ending` this process, which they have asked for.
+/// Writes what happens to the file of events, and a sentence to standard error where a person should hear of it: not of
+/// what comes of `ending` this process, which they have asked for.
 fn notes(config: &Config, bar: Arc<Bar>, ending: Arc<AtomicBool>) -> Result<Notes, LaunchError> {
     let failed = |path: &Path, error: &io::Error| {
         LaunchError::Record(format!(

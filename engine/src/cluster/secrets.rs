@@ -105,8 +105,9 @@ impl Secrets {
         read_secret(path).map(|secret| Self::derived_from(&secret))
     }
 
-    /// Those of a cluster on one host that other hosts cannot reach, started by hand without a token file. Other users of the
-    /// host can reach it: so they follow from a secret that only this user can read, and that the first of his processes makes.
+    /// Those of a cluster on one host that other hosts cannot reach, started by hand without a token file. Other users
+    /// of the host can reach it: so they follow from a secret that only this user can read, and that the first of his
+    /// processes makes.
     ///
     /// # Errors
     /// [`SecretError`] if there is no such folder, or the secret can neither be made nor read.
@@ -128,8 +129,8 @@ impl Secrets {
     }
 }
 
-/// A folder of this user, from the values of the variables that name one. A batch system or `su` may hand on the former of a
-/// session that is none here: then it is not there, or another user's.
+/// A folder of this user, from the values of the variables that name one. A batch system or `su` may hand on the former
+/// of a session that is none here: then it is not there, or another user's.
 fn own_folder(runtime: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let named = |value: Option<OsString>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
     let in_home = named(home).map(|home| home.join(".distdl"));

@@ -238,7 +238,8 @@ impl Machine {
         outcome.unwrap_or(Ok(()))
     }
 
-    /// Who joins, if it runs another program than those that were let in since it shook hands. It is told so when it tries again.
+    /// Who joins, if it runs another program than those that were let in since it shook hands. It is told so when it
+    /// tries again.
     fn joins_with_another_program(&self, event: &Event) -> Option<ConnectionId> {
         let Event::Reported {
             connection,
@@ -252,8 +253,8 @@ impl Machine {
         (binary != first).then_some(*connection)
     }
 
-    /// Which program all run is said by the first that is let in, and not by one that only shakes hands; and as long as nothing
-    /// was computed, one that was started by mistake and is gone has said nothing.
+    /// Which program all run is said by the first that is let in, and not by one that only shakes hands; and as long as
+    /// nothing was computed, one that was started by mistake and is gone has said nothing.
     fn settle_program(&self, effects: &[Effect]) {
         for effect in effects {
             if let Effect::Send {
@@ -270,8 +271,8 @@ impl Machine {
         }
     }
 
-    /// Says the last words, if the program is over: who has just come would look for a name node that is gone. With this process
-    /// goes what is not written yet.
+    /// Says the last words, if the program is over: who has just come would look for a name node that is gone. With
+    /// this process goes what is not written yet.
     fn end(mut self, inputs: &Receiver<Input>, is_over: bool) {
         if is_over {
             let connected = inputs.try_iter().filter_map(|input| match input {

@@ -2,11 +2,11 @@
 //!
 //! A process makes one region a loop, as a memory file without a name in any folder, so that nothing is left behind
 //! whatever dies. Others map it read-only through `/proc`, which the system allows to the same user only. Who may write
-//! when is the business of the parameter exchange (a vector is written again only after everybody who was told of it has
-//! done with it); a region is never used for a second round, so that a round that was cut cannot disturb the next.
+//! when is the business of the parameter exchange (a vector is written again only after everybody who was told of it
+//! has done with it); a region is never used for a second round, so that a round that was cut cannot disturb the next.
 //!
-//! Processes of two containers may have the same number, and files of the same number open. So a region begins with a mark
-//! that nobody can guess, and whoever maps it by its name compares that.
+//! Processes of two containers may have the same number, and files of the same number open. So a region begins with a
+//! mark that nobody can guess, and whoever maps it by its name compares that.
 #![allow(unsafe_code)] // mapped memory, shared with other processes
 
 use std::fs::File;
@@ -120,8 +120,8 @@ impl Deref for Piece {
 impl DerefMut for Piece {
     fn deref_mut(&mut self) -> &mut [f32] {
         let start = self.region.map.as_mut_ptr().cast::<f32>();
-        // SAFETY: as for `deref`; that nobody in another process reads while this is written is what the exchange sees to:
-        // it writes a piece again only when all who were told of it have said that they are done.
+        // SAFETY: as for `deref`; that nobody in another process reads while this is written is what the exchange sees
+        // to: it writes a piece again only when all who were told of it have said that they are done.
         unsafe { std::slice::from_raw_parts_mut(start.add(self.range.start), self.range.len()) }
     }
 }
@@ -148,9 +148,9 @@ impl Words {
             return None;
         }
         let start = self.0.region.map.as_mut_ptr().cast::<f32>();
-        // SAFETY: the word lies within this piece, which begins on a cache line and so is aligned for it, and which lives
-        // as long as `self`. The piece was given up for `self`, so that this process reaches its memory as these atomics
-        // only, and others read it by atomic loads.
+        // SAFETY: the word lies within this piece, which begins on a cache line and so is aligned for it, and which
+        // lives as long as `self`. The piece was given up for `self`, so that this process reaches its memory as these
+        // atomics only, and others read it by atomic loads.
         Some(unsafe { AtomicU64::from_ptr(start.add(self.0.range.start + index * 2).cast::<u64>()) })
     }
 }
@@ -181,16 +181,16 @@ impl View {
         }
     }
 
-    /// A word that its process writes at any time: `index` words behind `start`, which counts numbers of 4 bytes. None if
-    /// it is not in the region. What was written before the word is seen by who sees it.
+    /// A word that its process writes at any time: `index` words behind `start`, which counts numbers of 4 bytes. None
+    /// if it is not in the region. What was written before the word is seen by who sees it.
     pub(crate) fn word(&self, start: usize, index: usize) -> Option<u64> {
         let at = index.checked_mul(2).and_then(|words| words.checked_add(start))?;
         if at % 2 != 0 || at.checked_add(2)? > self.floats {
             return None;
         }
         let word = self.map.as_mut_ptr().cast::<f32>();
-        // SAFETY: the word lies within the mapping, which is page-aligned, and is aligned itself, being an even number of
-        // 4 bytes from its start. Relaxed loads of this size are allowed from memory that is mapped read-only.
+        // SAFETY: the word lies within the mapping, which is page-aligned, and is aligned itself, being an even number
+        // of 4 bytes from its start. Relaxed loads of this size are allowed from memory that is mapped read-only.
         let word = unsafe { AtomicU64::from_ptr(word.add(at).cast::<u64>()) };
         let value = word.load(Ordering::Relaxed);
         fence(Ordering::Acquire);

@@ -15,9 +15,9 @@ const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
 /// How a signal ends a process without children.
 ///
-/// Where nothing is done about SIGINT, SIGTERM or SIGHUP, one of them ends this process as before, but also if it is the first of
-/// a container, to which the system gives no such default, and the store's folder of blocks goes with it. What is ignored, or has
-/// a handler of the program's own, is left alone.
+/// Where nothing is done about SIGINT, SIGTERM or SIGHUP, one of them ends this process as before, but also if it is
+/// the first of a container, to which the system gives no such default, and the store's folder of blocks goes with it.
+/// What is ignored, or has a handler of the program's own, is left alone.
 #[derive(Debug, Default)]
 pub struct SignalledEnd {
     signalled: Arc<AtomicBool>,
@@ -25,7 +25,8 @@ pub struct SignalledEnd {
 }
 
 impl SignalledEnd {
-    /// From now on. Handlers that are set later by way of the crate `signal-hook` come too late: they are called beside this.
+    /// From now on. Handlers that are set later by way of the crate `signal-hook` come too late: they are called beside
+    /// this.
     pub fn begin() -> Self {
         let end = Self::default();
         let blocks = Arc::clone(&end.blocks);

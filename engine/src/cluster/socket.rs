@@ -50,8 +50,9 @@ impl Socket {
         Self::Tcp(stream)
     }
 
-    /// Breaks the connection once the other host has confirmed nothing of what was sent for so long; without this the kernel
-    /// tries for a quarter of an hour. Only where the other side reads all the time: one that does not looks the same.
+    /// Breaks the connection once the other host has confirmed nothing of what was sent for so long; without this the
+    /// kernel tries for a quarter of an hour. Only where the other side reads all the time: one that does not looks the
+    /// same.
     pub(crate) fn set_user_timeout(&self, #[cfg_attr(not(target_os = "linux"), expect(unused))] time: Duration) {
         #[cfg(target_os = "linux")]
         if let Self::Tcp(stream) = self {
@@ -278,8 +279,8 @@ impl Listener {
         Self::bind_seen(at, seen)
     }
 
-    /// Listens on the network at `at`, which may be all addresses of this host (0.0.0.0): nobody is told the address, as people say
-    /// to each process where it is.
+    /// Listens on the network at `at`, which may be all addresses of this host (0.0.0.0): nobody is told the address,
+    /// as people say to each process where it is.
     ///
     /// # Errors
     /// If the port is taken or the address is not of this host.
@@ -309,8 +310,8 @@ impl Listener {
         self.address.clone()
     }
 
-    /// Waits for the next connection; `None` once it is closed. What hinders that for a while, as when the process has too
-    /// many open files, costs time but no connection: it stays in the queue.
+    /// Waits for the next connection; `None` once it is closed. What hinders that for a while, as when the process has
+    /// too many open files, costs time but no connection: it stays in the queue.
     pub(crate) fn next(&self) -> Option<Socket> {
         next_of(|| self.accept(), || self.is_closed())
     }

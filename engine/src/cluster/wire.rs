@@ -61,7 +61,8 @@ pub(crate) enum Kind {
     Shared = 11,
     /// Tallies of a step that was finished before the receiver came.
     Report = 12,
-    /// The sender has all of a version; from one that keeps optimizer state and hosts no lane, whose updates would say so.
+    /// The sender has all of a version; from one that keeps optimizer state and hosts no lane, whose updates would say
+    /// so.
     Attend = 13,
     /// The sender has left something in the memory that it shares.
     Ring = 14,

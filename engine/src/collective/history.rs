@@ -18,8 +18,8 @@ pub(super) struct Iterated {
     pub(super) reports: Vec<StepReport>,
 }
 
-/// What an iteration comes to at most, in bytes; an error if that could not be sent to a process that comes late: found before the first step rather
-/// than behind the last. So there is a limit to what reports of steps take in memory, too.
+/// What an iteration comes to at most, in bytes; an error if that could not be sent to a process that comes late: found
+/// before the first step rather than behind the last. So there is a limit to what reports of steps take in memory, too.
 pub(super) fn check_length(iteration: &Iteration, parameters: &Parameters) -> Result<u64> {
     let values = parameters.len() as u64 * (1 + parameters.slots() as u64) * size_of::<f32>() as u64;
     // Of a step its number, seven bits a byte, and its tallies.
@@ -114,8 +114,8 @@ impl History {
         }
     }
 
-    /// The same of a step before parameters of which too few are here to go on from: it is shown once they are, since it
-    /// may yet be taken again. Whether it counts.
+    /// The same of a step before parameters of which too few are here to go on from: it is shown once they are, since
+    /// it may yet be taken again. Whether it counts.
     pub(super) fn keep(&mut self, report: &StepReport) -> bool {
         let is_next = report.step == self.first_step + self.reports.len() as u64;
         if is_next {

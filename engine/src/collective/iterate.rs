@@ -1,5 +1,5 @@
-//! An iteration that all processes run together: rounds that bring the data of lanes to where they are hosted, and rounds
-//! of the loop.
+//! An iteration that all processes run together: rounds that bring the data of lanes to where they are hosted, and
+//! rounds of the loop.
 
 mod basis;
 
@@ -271,8 +271,8 @@ fn run_loop(
         let metrics = arrival.context.metrics();
         iterate::run_loop(arrival.context.workers(), &exchange, metrics, &received, &mut seen)?;
     }
-    // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given may
-    // wait here, and nobody gives that version again.
+    // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given
+    // may wait here, and nobody gives that version again.
     let last = exchange.seal();
     if let Some(error) = exchange.take_failure() {
         return Err(error);
@@ -306,8 +306,8 @@ fn run_loop(
     Ok(state(history, finished, result))
 }
 
-/// Gives the others what they lack of the version that is gone on from, and waits for what is lacking here; `basis` has it
-/// then. Whether all have what the loop takes, or it was stopped before.
+/// Gives the others what they lack of the version that is gone on from, and waits for what is lacking here; `basis` has
+/// it then. Whether all have what the loop takes, or it was stopped before.
 fn make_ready(exchange: &Exchange, rank: usize, start: &LoopStart, basis: &mut Basis, history: &mut History) -> bool {
     exchange.share();
     if start.source == Some(rank as u32) {

@@ -8,12 +8,12 @@ use super::values::*;
 use super::{Config, ConfigError, Result};
 
 impl Config {
-    /// Whether each setting is one that there is, and those for many processes go together. What starts workers or processes
-    /// asks first.
+    /// Whether each setting is one that there is, and those for many processes go together. What starts workers or
+    /// processes asks first.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the field that is out of its range, and the range; [`ConfigError::Together`] those that do
-    /// not go together, and how to mend it.
+    /// [`ConfigError::Value`] names the field that is out of its range, and the range; [`ConfigError::Together`] those
+    /// that do not go together, and how to mend it.
     pub fn check(&self) -> Result<()> {
         self.check_counts()?;
         self.check_times()?;

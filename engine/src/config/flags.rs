@@ -21,7 +21,8 @@ pub struct Flags {
     /// Run this many worker threads [default: one for each core; processes of one host share the cores]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(threads, COUNT_OF_THREADS))]
     pub threads: Option<usize>,
-    /// Keep at most this much of the data in memory, such as 512MB or 2GiB [default: half of the memory, which processes of one host share]
+    /// Keep at most this much of the data in memory, such as 512MB or 2GiB [default: half of the memory, which
+    /// processes of one host share]
     #[arg(long, global = true, value_name = "SIZE", value_parser = flag(size, SIZE))]
     pub memory: Option<u64>,
     /// Keep remote objects, remembered results and compiled kernels in this folder, for the next run [default: none]
@@ -47,8 +48,8 @@ pub struct Flags {
         hide_possible_values = true
     )]
     pub json: Option<bool>,
-    /// Run this many processes as one, which this process starts. To `distdl name`: how many the cluster has; to `distdl worker`: how many
-    /// share this host [default: 1]
+    /// Run this many processes as one, which this process starts. To `distdl name`: how many the cluster has; to
+    /// `distdl worker`: how many share this host [default: 1]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(processes, COUNT_OF_PROCESSES))]
     pub processes: Option<usize>,
     /// Keep this many of the processes for parameters only [default: 0]
@@ -75,7 +76,8 @@ pub struct Flags {
     /// Keep each shard of the parameters on so many processes [default: 2]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(copies, COUNT_OF_COPIES))]
     pub parameter_copies: Option<u32>,
-    /// Compute tasks of a process that is silent for so long, and for longer than tasks take, elsewhere too [default: never]
+    /// Compute tasks of a process that is silent for so long, and for longer than tasks take, elsewhere too [default:
+    /// never]
     #[arg(long, global = true, value_name = "MILLISECONDS", value_parser = flag(milliseconds, MILLISECONDS))]
     pub speculate_after: Option<Duration>,
     /// Whether a GPU computes [default: auto, if there is one]

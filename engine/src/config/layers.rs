@@ -70,8 +70,8 @@ const JOIN: &str = "join";
 /// What the name of a variable begins with.
 const PREFIX: &str = "DISTDL_";
 
-/// Kubernetes tells every program of a namespace of each service there, in variables whose names have one of these in them, or
-/// [`END_OF_SERVICES`] at their end: so may a service called `distdl` or `distdl-name`. No key has.
+/// Kubernetes tells every program of a namespace of each service there, in variables whose names have one of these in
+/// them, or [`END_OF_SERVICES`] at their end: so may a service called `distdl` or `distdl-name`. No key has.
 const OF_SERVICES: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
 const END_OF_SERVICES: &str = "_PORT";
 

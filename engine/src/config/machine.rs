@@ -24,8 +24,9 @@ pub(super) fn memory_bytes() -> u64 {
         .unwrap_or(MEMORY_BYTES_UNKNOWN)
 }
 
-/// Where the limits of a process are that is in these control groups: of each group and those around it, such as a job of a
-/// batch system within a container. `groups` are lines of Linux: `0::/slice/service`, or `4:memory:/job` in version 1.
+/// Where the limits of a process are that is in these control groups: of each group and those around it, such as a job
+/// of a batch system within a container. `groups` are lines of Linux: `0::/slice/service`, or `4:memory:/job` in
+/// version 1.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines().chain(["0::/", "0:memory:/"]) {
@@ -48,8 +49,8 @@ fn limit_files(groups: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What data may take where a process may map no more than `limit` (`ulimit -v`, the batch system's `h_vmem`): code, stacks and
-/// what the allocator keeps for each thread take of that, too.
+/// What data may take where a process may map no more than `limit` (`ulimit -v`, the batch system's `h_vmem`): code,
+/// stacks and what the allocator keeps for each thread take of that, too.
 fn of_mappings(limit: Option<u64>) -> Option<u64> {
     limit.map(|bytes| bytes / 2)
 }

@@ -1,5 +1,5 @@
-//! A configuration in code: one setting after the other. What they are given is checked by [`Config::check`], as what stands in a
-//! file is.
+//! A configuration in code: one setting after the other. What they are given is checked by [`Config::check`], as what
+//! stands in a file is.
 
 use std::path::PathBuf;
 use std::time::Duration;

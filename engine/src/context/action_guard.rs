@@ -20,7 +20,8 @@ impl Context {
     /// Waits until no other action of this context runs, and begins one on a dataset.
     ///
     /// # Errors
-    /// [`EngineError::NestedAction`]; [`EngineError::Cancelled`] if a limit of this thread passes before it is its turn.
+    /// [`EngineError::NestedAction`]; [`EngineError::Cancelled`] if a limit of this thread passes before it is its
+    /// turn.
     pub(crate) fn begin_action(&self, target: &Node) -> Result<ActionGuard<'_>> {
         self.check_outside()?;
         let passed = || self.passed_alone(target);
@@ -33,8 +34,8 @@ impl Context {
         })
     }
 
-    /// The error of an action of this thread that waits, if a limit has passed. In a cluster the others wait for it: there it
-    /// begins, and ends by itself then.
+    /// The error of an action of this thread that waits, if a limit has passed. In a cluster the others wait for it:
+    /// there it begins, and ends by itself then.
     pub(super) fn passed_alone(&self, target: &Node) -> Option<EngineError> {
         match self.member() {
             Some(_) => None,

@@ -21,8 +21,8 @@ impl Context {
         self.inner.resources.progress()
     }
 
-    /// Draws no bar of actions in this process from now on, whatever the configuration says: for programs that draw their
-    /// own.
+    /// Draws no bar of actions in this process from now on, whatever the configuration says: for programs that draw
+    /// their own.
     pub fn hide_progress(&self) {
         self.inner.resources.board.hide();
     }

@@ -11,8 +11,9 @@ use crate::id::DatasetId;
 use crate::metrics::Size;
 
 impl Context {
-    /// A block of this process in a frame, if it is here. A damaged one is not, nor is one whose records cannot be read back,
-    /// unless nothing else would bring it; it is an error if open files or memory are wanting, as it is still here.
+    /// A block of this process in a frame, if it is here. A damaged one is not, nor is one whose records cannot be read
+    /// back, unless nothing else would bring it; it is an error if open files or memory are wanting, as it is still
+    /// here.
     pub(super) fn block_frame(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
         let node = self
             .inner
@@ -48,7 +49,8 @@ impl Context {
         }
     }
 
-    /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.
+    /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any
+    /// more.
     pub(super) fn keep_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
         // As above: what records do when they are read must not end the thread.
         catch_unwind(AssertUnwindSafe(|| self.decode_copy(id, frame))).ok()?

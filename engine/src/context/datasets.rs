@@ -22,8 +22,8 @@ impl Context {
         Ok(())
     }
 
-    /// As much of it as will do if what is remembered is there: nothing is done for what lies behind. Which datasets those
-    /// are does not depend on what is there, so that all processes of a cluster do the same.
+    /// As much of it as will do if what is remembered is there: nothing is done for what lies behind. Which datasets
+    /// those are does not depend on what is there, so that all processes of a cluster do the same.
     pub(crate) fn prepare_front(&self, lineage: &Lineage) -> Result<()> {
         lineage
             .nodes_in_front()
@@ -54,7 +54,8 @@ impl Context {
     /// dropped some of them meanwhile, nothing happens.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled) if a limit of this thread passes before it is its turn.
+    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled) if a limit of this thread passes before it is its
+    /// turn.
     pub(crate) fn cut(&self, lineage: &Lineage) -> Result<bool> {
         let node = lineage.node(lineage.target());
         if let Some(digests) = memo::digests(lineage, node.id) {

@@ -28,10 +28,10 @@ impl Context {
         CancelHandle::new(&self.inner.cancellation)
     }
 
-    /// Runs a piece of the driver program whose actions have `limit` of time together: the one that runs when it has passed
-    /// ends with [`EngineError::Cancelled`], and so do one that waits for its turn and those that come after it. Actions of other
-    /// threads are not meant.
-    /// In several processes all must run it; what ends an action in one of them ends it everywhere.
+    /// Runs a piece of the driver program whose actions have `limit` of time together: the one that runs when it has
+    /// passed ends with [`EngineError::Cancelled`], and so do one that waits for its turn and those that come after it.
+    /// Actions of other threads are not meant. In several processes all must run it; what ends an action in one of them
+    /// ends it everywhere.
     ///
     /// ```
     /// use std::time::Duration;

@@ -9,8 +9,8 @@ use super::Context;
 use crate::cluster::member::Member;
 use crate::error::{EngineError, Result};
 
-/// What each process says of itself, figures for example, as it was at the end of the last action. Where an action ends by an
-/// error, some of it may be older.
+/// What each process says of itself, figures for example, as it was at the end of the last action. Where an action ends
+/// by an error, some of it may be older.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -47,9 +47,10 @@ impl Context {
 }
 
 impl Notice {
-    /// From now on, and until this is dropped, `what` is asked at the end of each action what this process has to say, if
-    /// anything: up to 4 KiB, else it is left out, with a warning. All of the cluster waits for it, so it is to be quick, and to
-    /// begin no action; if it panics, it is asked no more. It keeps alive what it has, which should not be a context.
+    /// From now on, and until this is dropped, `what` is asked at the end of each action what this process has to say,
+    /// if anything: up to 4 KiB, else it is left out, with a warning. All of the cluster waits for it, so it is to be
+    /// quick, and to begin no action; if it panics, it is asked no more. It keeps alive what it has, which should not
+    /// be a context.
     ///
     /// # Errors
     /// If this process has 64 notices already.
@@ -63,9 +64,9 @@ impl Notice {
         }
     }
 
-    /// What the processes of the cluster that live, this one included, have said, each by its place, counted from 0, and its
-    /// life: another number once the process has died and was started again. Nothing before the first action. Without a
-    /// cluster it is what this process, 0, says now.
+    /// What the processes of the cluster that live, this one included, have said, each by its place, counted from 0,
+    /// and its life: another number once the process has died and was started again. Nothing before the first action.
+    /// Without a cluster it is what this process, 0, says now.
     pub fn said(&self) -> BTreeMap<(usize, u64), Bytes> {
         let own = || {
             let said = self.context.inner.resources.notices.said().remove(&self.number);

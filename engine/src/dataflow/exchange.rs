@@ -109,8 +109,9 @@ pub(crate) struct Exchange {
     copies: Vec<Option<usize>>,
     /// Nodes of the tree that come from other processes, with the rank that sends each.
     expected: BTreeMap<usize, (Range<usize>, usize)>,
-    /// Ranks that keep optimizer state and may fall behind, since they host no lanes or need not read the newest version.
-    /// Nobody begins a step before they have its version: what the others have left behind, they can go on from.
+    /// Ranks that keep optimizer state and may fall behind, since they host no lanes or need not read the newest
+    /// version. Nobody begins a step before they have its version: what the others have left behind, they can go on
+    /// from.
     attending: Vec<usize>,
     measures: Measures,
     /// The largest nodes of the tree over lanes that are all hosted here.
@@ -151,7 +152,8 @@ struct Reports {
     driver: Option<Sender<Vec<StepReport>>>,
 }
 
-/// A report that comes so soon after some were sent waits for the next one, however long that step takes, or for the last.
+/// A report that comes so soon after some were sent waits for the next one, however long that step takes, or for the
+/// last.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
 
 impl Exchange {
@@ -320,8 +322,8 @@ impl Exchange {
         }
     }
 
-    /// Notes how long a lane's step took a worker, and how many versions there were after the one that it read when it was
-    /// handed out.
+    /// Notes how long a lane's step took a worker, and how many versions there were after the one that it read when it
+    /// was handed out.
     pub(crate) fn lane_took(&self, worker: usize, begun: Instant, behind: u64) {
         if let Some((_, times)) = self.slowed.iter().find(|(slow, _)| *slow == self.team.global(worker)) {
             std::thread::sleep(begun.elapsed().saturating_mul(times - 1));

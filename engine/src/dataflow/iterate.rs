@@ -2,9 +2,9 @@
 //! have finished lets the lanes go on. No round trip to the driver.
 //!
 //! Step `t` reads version `t` of the parameters, or an older one where lanes may lag behind, and makes version `t + 1`.
-//! Lanes let go of what they read before they hand out their updates, and owners begin version `t + 1` when they have all
-//! updates of step `t`: so nobody reads the version any more into whose buffer it is written. (Asynchronous lanes read a
-//! copy.)
+//! Lanes let go of what they read before they hand out their updates, and owners begin version `t + 1` when they have
+//! all updates of step `t`: so nobody reads the version any more into whose buffer it is written. (Asynchronous lanes
+//! read a copy.)
 //!
 //! ```text
 //!            +--> lanes (step t) --contributions, by worker--> apply (step t) --+
@@ -44,8 +44,8 @@ use crate::iteration::{Iteration, StepReport, Tallies};
 use crate::metrics::Metrics;
 use crate::parameters::Parameters;
 
-/// One lane's update of one step, on its way to the workers of this process that use it. All read the same vector. Where
-/// updates come in any order, the lane is the place that it was given.
+/// One lane's update of one step, on its way to the workers of this process that use it. All read the same vector.
+/// Where updates come in any order, the lane is the place that it was given.
 #[derive(Serialize, Deserialize)]
 struct Contribution {
     worker: u64,

@@ -302,8 +302,8 @@ impl Job {
         self.failure.lock().unpoisoned().take()
     }
 
-    /// Ends the job with an error; the first one counts. The others are told soon: a thread that reads a link may be who has
-    /// found the error.
+    /// Ends the job with an error; the first one counts. The others are told soon: a thread that reads a link may be
+    /// who has found the error.
     pub(crate) fn fail(&self, error: EngineError) {
         self.failure.lock().unpoisoned().get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);

@@ -1,7 +1,8 @@
 //! Memory for the parcels of one job, and a place on disk for those that find no room.
 //!
-//! Whoever makes a parcel, or takes one from another process, reserves memory before it goes on: a source that is faster
-//! than those who read it so is slowed down to the speed of the disk, and one in another process by its full link.
+//! Whoever makes a parcel, or takes one from another process, reserves memory before it goes on: a source that is
+//! faster than those who read it so is slowed down to the speed of the disk, and one in another process by its full
+//! link.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -71,8 +72,8 @@ impl ParcelMemory {
         Some(self.charge(bytes))
     }
 
-    /// Counts `parcels` whose records are on disk: they are in memory all the same, whether or not there is any left, and leave
-    /// less of it to others.
+    /// Counts `parcels` whose records are on disk: they are in memory all the same, whether or not there is any left,
+    /// and leave less of it to others.
     pub(crate) fn count(self: &Arc<Self>, parcels: usize) -> Arc<Charge> {
         let bytes = parcels as u64 * PARCEL_BYTES;
         let bytes_max = self.resources.parcel_bytes_max();

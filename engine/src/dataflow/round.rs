@@ -152,8 +152,8 @@ pub(crate) fn job(
         (&computing, &speeds),
         inputs.required_rank,
     );
-    // Of what is not the same twice there must be one attempt alone. Who does not say when tasks have ended would be taken
-    // for slow.
+    // Of what is not the same twice there must be one attempt alone. Who does not say when tasks have ended would be
+    // taken for slow.
     let silence_min = resources.speculate_after.filter(|_| {
         let all = inputs.generation.members.iter().all(|peer| peer.speculates);
         all && inputs.lineage.not_determinate().is_none()
@@ -182,9 +182,9 @@ pub(crate) fn job(
     Some(job.with_others(inputs.generation.number, Arc::new(elsewhere), speculation))
 }
 
-/// Drops blocks of what is not the same twice that no process is known to have, as the copy of one that died before it could
-/// tell: the plan has them computed anew, and whoever reads must find one and the same. For the first round of a generation,
-/// before copies of its own come.
+/// Drops blocks of what is not the same twice that no process is known to have, as the copy of one that died before it
+/// could tell: the plan has them computed anew, and whoever reads must find one and the same. For the first round of a
+/// generation, before copies of its own come.
 pub(crate) fn drop_unheard(inputs: &RoundInputs<'_>, store: &BlockStore) {
     let (holders, finished) = (inputs.holders(&[]), inputs.finished());
     // What is cut is not among them: it is never computed again.
@@ -200,8 +200,8 @@ pub(crate) fn drop_unheard(inputs: &RoundInputs<'_>, store: &BlockStore) {
     }
 }
 
-/// Has the second copies made again that were lost with their process: once in a generation, where this process's part of
-/// a round is done and nothing is missing.
+/// Has the second copies made again that were lost with their process: once in a generation, where this process's part
+/// of a round is done and nothing is missing.
 pub(crate) fn copy_again(job: &Job) {
     let Some(elsewhere) = &job.elsewhere else { return };
     if job.cancelled.load(Ordering::SeqCst) || job.incomplete.load(Ordering::SeqCst) {

@@ -90,7 +90,8 @@ pub(crate) fn run(
     }
 }
 
-/// Runs this process's part of a job of an action once, to the end or until it is cancelled: there may be results missing.
+/// Runs this process's part of a job of an action once, to the end or until it is cancelled: there may be results
+/// missing.
 pub(crate) fn run_once(workers: &Workers, action: u64, job: &Arc<Job>) -> Result<Outcome> {
     let resources = &job.resources;
     resources.board.begin(action, &job.progress, resources.bytes_read());
@@ -106,7 +107,8 @@ pub(crate) fn run_once(workers: &Workers, action: u64, job: &Arc<Job>) -> Result
             Event::Updates(updates) => outcome.updates.push(updates),
         }
     }
-    // The workers drop their senders before they report the end; wait for it, so that the next dataflow finds them idle.
+    // The workers drop their senders before they report the end; wait for it, so that the next dataflow finds them
+    // idle.
     let _ = ended.recv();
     workers.check()?;
     outcome.tasks = job.tasks();

@@ -1,8 +1,8 @@
 //! Speculative copies: a process that has nothing left to do in a stage computes what others are slow to finish.
 //!
-//! Results do not depend on who computed them, so whichever attempt at a partition ends first counts, for each reader by
-//! itself, and the others are stopped. Only stages that read no shuffle are copied: what a shuffle brings is sent to one
-//! process alone.
+//! Results do not depend on who computed them, so whichever attempt at a partition ends first counts, for each reader
+//! by itself, and the others are stopped. Only stages that read no shuffle are copied: what a shuffle brings is sent to
+//! one process alone.
 //!
 //! The rule is that of Spark (`spark.speculation`): a task is slow that takes some times the median. Here nobody hears
 //! of the tasks that others begin, only of those that end, so a process counts as slow when none of its tasks has ended
@@ -60,8 +60,9 @@ pub(crate) enum SpareWork {
 }
 
 impl Speculation {
-    /// For the process with a rank, one of those that are `computing`, which copies where another is silent for longer than
-    /// `silence_min`. Results that are bound to their place are not copied; outputs that are kept are sent by who has them.
+    /// For the process with a rank, one of those that are `computing`, which copies where another is silent for longer
+    /// than `silence_min`. Results that are bound to their place are not copied; outputs that are kept are sent by who
+    /// has them.
     pub(crate) fn new(
         silence_min: Duration,
         (plan, assignment): (&Plan, &Assignment),
@@ -102,8 +103,8 @@ impl Speculation {
             .is_some_and(|stage| stage.covered.contains(&partition))
     }
 
-    /// An attempt at a partition begins here: what stops it. `None` if another one has ended already, or is run by another
-    /// worker of this process: readers tell attempts apart by their process.
+    /// An attempt at a partition begins here: what stops it. `None` if another one has ended already, or is run by
+    /// another worker of this process: readers tell attempts apart by their process.
     pub(crate) fn begin(&self, stage: usize, partition: usize) -> Option<Arc<AtomicBool>> {
         let mut stage = self.stage(stage)?;
         if !stage.open.contains_key(&partition) || stage.running.contains_key(&partition) {
@@ -148,7 +149,8 @@ impl Speculation {
         let mut wait = WAIT_MAX;
         // A process takes its tasks in ascending order: the last ones are the least likely to have been begun.
         for (partition, rank) in others.into_iter().rev() {
-            // The next rank comes first, and the one behind it when that should have ended, so that not all copy the same.
+            // The next rank comes first, and the one behind it when that should have ended, so that not all copy the
+            // same.
             let turn = self.turn_behind(rank);
             let silent = now.saturating_duration_since(*stage.heard.entry(rank).or_insert(now));
             let left = silence_max.saturating_mul(turn).saturating_sub(silent);

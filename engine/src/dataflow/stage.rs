@@ -315,8 +315,8 @@ impl Tasks {
             Ok((!tasks.job.incomplete.load(Ordering::SeqCst)).then_some(stream))
         })?;
         let Some(stream) = stream else {
-            // Nobody will read the buckets; opening has shown whether this partition's blocks are there. Those that it kept
-            // will not be computed again.
+            // Nobody will read the buckets; opening has shown whether this partition's blocks are there. Those that it
+            // kept will not be computed again.
             self.send(Event::Updates(context.take_updates()));
             return Ok(());
         };

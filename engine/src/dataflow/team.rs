@@ -66,8 +66,8 @@ impl Team {
         self.workers(self.rank).start + worker
     }
 
-    /// Sends a frame to one process, and waits while the link is full. A link that breaks ends the generation, so that nobody
-    /// waits for what was on it: there is nothing for the sender to do about it.
+    /// Sends a frame to one process, and waits while the link is full. A link that breaks ends the generation, so that
+    /// nobody waits for what was on it: there is nothing for the sender to do about it.
     pub(crate) fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
         if let Some(round) = &self.round {
             round.send(rank, header, payload);

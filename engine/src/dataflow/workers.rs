@@ -122,8 +122,8 @@ impl Workers {
         self.commands.len()
     }
 
-    /// Builds one dataflow on every worker, which does what `idle` says while it waits. The receiver disconnects when all
-    /// of them have ended it.
+    /// Builds one dataflow on every worker, which does what `idle` says while it waits. The receiver disconnects when
+    /// all of them have ended it.
     pub(crate) fn run(&self, build: Build, idle: Option<Arc<dyn IdlePoll>>) -> Result<Receiver<()>> {
         let (running, ended) = channel();
         for command in &self.commands {

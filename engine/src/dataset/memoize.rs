@@ -8,21 +8,22 @@ use crate::lineage::{Compute, Memoized, NodeSpec};
 use crate::memo;
 
 impl<T: Record> Dataset<T> {
-    /// The same dataset, whose computed partitions are remembered in the cache folder (`--cache`), for other runs and other
-    /// programs. A partition that is remembered is not computed, nor is what only it is derived from: no operator before
-    /// it runs, also before a shuffle.
+    /// The same dataset, whose computed partitions are remembered in the cache folder (`--cache`), for other runs and
+    /// other programs. A partition that is remembered is not computed, nor is what only it is derived from: no operator
+    /// before it runs, also before a shuffle.
     ///
     /// A partition is the remembered one if the name, the version, the record type and its inputs are the same: of the
-    /// partitions that it depends on, what their sources hold (objects by URL, version and length as listed, local files
-    /// with the time of their last change, records by their bytes), which operators are between, their order, and the
-    /// numbers that the engine knows of them, such as counts of partitions and seeds. The place of a partition counts too. So
-    /// when one of many input files changes, what depends on that one is computed; behind a shuffle, everything.
+    /// partitions that it depends on, what their sources hold (objects by URL, version and length as listed, local
+    /// files with the time of their last change, records by their bytes), which operators are between, their order, and
+    /// the numbers that the engine knows of them, such as counts of partitions and seeds. The place of a partition
+    /// counts too. So when one of many input files changes, what depends on that one is computed; behind a shuffle,
+    /// everything.
     ///
-    /// **What closures do, and what values they capture, cannot be seen.** The name and the version stand for them: give
-    /// another `version` whenever a closure before this point, something that it captures, or the meaning of the record
-    /// type has changed, and a name of its own to each memoized dataset. Old results of the same version would be taken
-    /// for new ones otherwise. Floats that operators sum may differ between types of machine; do not share a cache folder
-    /// between them.
+    /// **What closures do, and what values they capture, cannot be seen.** The name and the version stand for them:
+    /// give another `version` whenever a closure before this point, something that it captures, or the meaning of the
+    /// record type has changed, and a name of its own to each memoized dataset. Old results of the same version would
+    /// be taken for new ones otherwise. Floats that operators sum may differ between types of machine; do not share a
+    /// cache folder between them.
     ///
     /// Where a partition is not computed, closures before this point do not run: accumulators do not grow.
     ///
@@ -47,8 +48,8 @@ impl<T: Record> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// There is no cache folder, or it cannot be used; or a source that this dataset is derived from does not tell what it
-    /// holds (a server that names no version of an object).
+    /// There is no cache folder, or it cannot be used; or a source that this dataset is derived from does not tell what
+    /// it holds (a server that names no version of an object).
     #[track_caller]
     pub fn memoize(&self, name: &str, version: u64) -> Result<Dataset<T>> {
         let context = self.context();

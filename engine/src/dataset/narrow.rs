@@ -40,9 +40,9 @@ impl<T: Record> Dataset<T> {
 
     /// As [`map`](Self::map) with a function that may fail: an action that meets an error ends with
     /// [`EngineError::Operator`], which has the error's words and the partition. Records are computed in batches
-    /// ([`Config::batch_records`](crate::Config::batch_records)), so that an action that takes a few may also meet the error, or the
-    /// panic, of one behind them. Where an operator makes any number of records that may fail, let it make `Result<_, String>` of them, and
-    /// go on with `try_map(|record| record)`.
+    /// ([`Config::batch_records`](crate::Config::batch_records)), so that an action that takes a few may also meet the
+    /// error, or the panic, of one behind them. Where an operator makes any number of records that may fail, let it
+    /// make `Result<_, String>` of them, and go on with `try_map(|record| record)`.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -203,9 +203,10 @@ impl<T: Record> Dataset<T> {
         self.map_streams("map_partitions_with_index", function)
     }
 
-    /// As [`map_partitions_with_index`](Self::map_partitions_with_index), and `parameters` say what the function has captured, by
-    /// which it gives other records than another one from the same line of the program. Where they differ, [`checkpoint`](Self::checkpoint)
-    /// and [`memoize`](Self::memoize) find no earlier result, and processes of a cluster find each other out.
+    /// As [`map_partitions_with_index`](Self::map_partitions_with_index), and `parameters` say what the function has
+    /// captured, by which it gives other records than another one from the same line of the program. Where they differ,
+    /// [`checkpoint`](Self::checkpoint) and [`memoize`](Self::memoize) find no earlier result, and processes of a
+    /// cluster find each other out.
     #[track_caller]
     pub fn map_partitions_with_parameters<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,

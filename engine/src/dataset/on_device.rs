@@ -45,9 +45,9 @@ impl<T, U> std::fmt::Debug for DeviceMap<T, U> {
 type OnCpu<T, U> = Arc<dyn Fn(&[T]) -> Vec<U> + Send + Sync>;
 
 impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
-    /// A kernel from its source, and what computes the same on the CPU. The program is compiled for the GPU on which it runs
-    /// when the first piece comes; an error has the compiler's words. For a piece of some thousand records each thread of a
-    /// grid takes those from its own index on, by the number of threads:
+    /// A kernel from its source, and what computes the same on the CPU. The program is compiled for the GPU on which it
+    /// runs when the first piece comes; an error has the compiler's words. For a piece of some thousand records each
+    /// thread of a grid takes those from its own index on, by the number of threads:
     ///
     /// ```c++
     /// extern "C" __global__ void entry(unsigned long long count, const T* inputs, U* outputs) {
@@ -74,8 +74,9 @@ impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
         }
     }
 
-    /// What starts kernels for a piece, and what computes the same on the CPU. It need not wait for the kernels. Where a
-    /// machine has several GPUs it takes the kernels of that of the piece ([`Gpu::index`](crate::device::Gpu::index)).
+    /// What starts kernels for a piece, and what computes the same on the CPU. It need not wait for the kernels. Where
+    /// a machine has several GPUs it takes the kernels of that of the piece
+    /// ([`Gpu::index`](crate::device::Gpu::index)).
     #[cfg(feature = "gpu")]
     pub fn new(
         on_gpu: impl Fn(&GpuBatch<'_>) -> Result<(), DeviceError> + Send + Sync + 'static,
@@ -89,16 +90,17 @@ impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
 }
 
 impl<T: Record + Pod> Dataset<T> {
-    /// Maps the records of each partition where [`Context::device`](crate::Context::device) says: on a GPU, in pieces of
-    /// up to a mebibyte that are copied while others are computed, or on the CPU. A partition's GPU follows from its index.
+    /// Maps the records of each partition where [`Context::device`](crate::Context::device) says: on a GPU, in pieces
+    /// of up to a mebibyte that are copied while others are computed, or on the CPU. A partition's GPU follows from its
+    /// index.
     ///
-    /// Both should give the same records: a partition may be computed again elsewhere. A GPU that is lost leaves its partitions
-    /// to the others; without any left the CPU goes on, unless `device.gpu` is `on`. Where a GPU has too little memory for
-    /// two pieces, the CPU computes the partition.
+    /// Both should give the same records: a partition may be computed again elsewhere. A GPU that is lost leaves its
+    /// partitions to the others; without any left the CPU goes on, unless `device.gpu` is `on`. Where a GPU has too
+    /// little memory for two pieces, the CPU computes the partition.
     ///
     /// # Errors
-    /// An action fails if the program does not compile, if the last GPU is lost, or one has too little memory, and a GPU must
-    /// compute, or if the CPU's function gives another number of records than it got; otherwise as any action.
+    /// An action fails if the program does not compile, if the last GPU is lost, or one has too little memory, and a
+    /// GPU must compute, or if the CPU's function gives another number of records than it got; otherwise as any action.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context, DeviceMap};

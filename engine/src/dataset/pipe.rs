@@ -1,10 +1,10 @@
 //! A partition through an outside program: lines in, lines out.
 //!
 //! Three threads stand between a task and its program, one for each of its streams. The task itself only ever waits for
-//! the next event of them, and hands out input when it is asked for: so a program may write before it reads, read before
-//! it writes, or close its input early, and neither side waits for the other forever. While it waits, it looks now and then
-//! whether the program is still wanted, and once the output is at its end, whether the program has ended: what it has left
-//! behind may hold its input open, and never read it.
+//! the next event of them, and hands out input when it is asked for: so a program may write before it reads, read
+//! before it writes, or close its input early, and neither side waits for the other forever. While it waits, it looks
+//! now and then whether the program is still wanted, and once the output is at its end, whether the program has ended:
+//! what it has left behind may hold its input open, and never read it.
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
@@ -54,13 +54,14 @@ const PIECE_BYTES: usize = 4096;
 const WAITING_MAX: usize = 2;
 
 impl<T: Record + Display> Dataset<T> {
-    /// The lines that `program` with `arguments` writes for each partition, which it gets as its input, a line a record.
-    /// The program is started once for each partition, in the folder and with the variables of the process.
+    /// The lines that `program` with `arguments` writes for each partition, which it gets as its input, a line a
+    /// record. The program is started once for each partition, in the folder and with the variables of the process.
     ///
     /// It should write the same whenever it gets the same: a partition may be computed again. If it ends or closes its
-    /// input early, the records that it has not read are passed over. Its output ends when the program, and all that it has
-    /// started and left with its output, have closed it; what is left without that gets the rest of the input if it reads that,
-    /// and is else not waited for: what does not read some KiB in 5 seconds is ended with the program's process group.
+    /// input early, the records that it has not read are passed over. Its output ends when the program, and all that it
+    /// has started and left with its output, have closed it; what is left without that gets the rest of the input if it
+    /// reads that, and is else not waited for: what does not read some KiB in 5 seconds is ended with the program's
+    /// process group.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -71,8 +72,9 @@ impl<T: Record + Display> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// An action fails if the program cannot be started, ends with another exit code than 0 (the end of what it wrote to
-    /// its standard error is in the error), or writes what is not UTF-8 or a line beyond 64 MiB; otherwise as any action.
+    /// An action fails if the program cannot be started, ends with another exit code than 0 (the end of what it wrote
+    /// to its standard error is in the error), or writes what is not UTF-8 or a line beyond 64 MiB; otherwise as any
+    /// action.
     #[track_caller]
     pub fn pipe(&self, program: &str, arguments: &[&str]) -> Dataset<String> {
         let command: Arc<[String]> = [program]
@@ -239,8 +241,8 @@ impl Running {
         Ok(Some((self.release()?, words.unwrap_or_default())))
     }
 
-    /// Waits for the program, after having ended it and what it has started if it runs, or if something does not read what
-    /// is being written to it: the thread that writes would wait forever.
+    /// Waits for the program, after having ended it and what it has started if it runs, or if something does not read
+    /// what is being written to it: the thread that writes would wait forever.
     fn release(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.status {
             return Ok(status);

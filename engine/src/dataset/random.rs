@@ -14,8 +14,8 @@ use crate::memo::{digest, digest_in_words};
 use crate::partitioner::Key;
 
 impl<T: Record> Dataset<T> {
-    /// Keeps each record with probability `fraction`, decided by a generator keyed by (seed, partition, position). What other
-    /// operators draw with the same seed is independent of it.
+    /// Keeps each record with probability `fraction`, decided by a generator keyed by (seed, partition, position). What
+    /// other operators draw with the same seed is independent of it.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -96,8 +96,8 @@ impl<T: Record> Dataset<T> {
 }
 
 impl<K: Key, V: Record> Dataset<(K, V)> {
-    /// Keeps each record with the probability that `fractions` gives for its key, and none of a key that is not in there.
-    /// What is drawn is keyed by (seed, partition, position), as for [`sample`](Self::sample).
+    /// Keeps each record with the probability that `fractions` gives for its key, and none of a key that is not in
+    /// there. What is drawn is keyed by (seed, partition, position), as for [`sample`](Self::sample).
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -131,8 +131,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     }
 }
 
-/// What numbers are drawn for. Each operator has numbers of its own, so that a sample of a dataset is not all in one part of a
-/// split of it with the same seed.
+/// What numbers are drawn for. Each operator has numbers of its own, so that a sample of a dataset is not all in one
+/// part of a split of it with the same seed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
     Sample,

@@ -11,8 +11,8 @@ use crate::error::{EngineError, Result};
 use crate::lineage::{Compute, Dependency, NodeSpec, PartitionMap};
 
 impl Context {
-    /// The partitions of all these datasets, one after the other. Duplicates stay. Of many datasets it makes a smaller plan
-    /// than [`Dataset::union`] again and again; of none it is empty.
+    /// The partitions of all these datasets, one after the other. Duplicates stay. Of many datasets it makes a smaller
+    /// plan than [`Dataset::union`] again and again; of none it is empty.
     #[track_caller]
     pub fn union<'a, T: Record>(&self, datasets: impl IntoIterator<Item = &'a Dataset<T>>) -> Dataset<T> {
         let datasets: Vec<&Dataset<T>> = datasets.into_iter().collect();
@@ -168,8 +168,8 @@ impl<T: Record> Dataset<T> {
     /// Every record with every record of `other`: partition `p * other.partitions() + q` pairs each record of partition
     /// `p`, in order, with those of partition `q` of `other` in theirs.
     ///
-    /// No shuffle, but each partition is read once for every partition of the other dataset: `persist` both. One partition
-    /// of `other` at a time is held in memory by a task.
+    /// No shuffle, but each partition is read once for every partition of the other dataset: `persist` both. One
+    /// partition of `other` at a time is held in memory by a task.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

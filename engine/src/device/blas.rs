@@ -34,7 +34,8 @@ impl Drop for GpuBlas {
         let _ = bind(self.stream.context());
         // cuBLAS waits for all of the GPU when it ends, and may when it starts.
         let _turn = self.capturing.enter();
-        // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
+        // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes
+        // nothing.
         let _ = unsafe { cublas::destroy_handle(self.handle) };
     }
 }
@@ -150,7 +151,8 @@ impl<'a> GpuMatrices<'a> {
     }
 }
 
-/// The elements among which `count` pieces of `length` lie, one every `step`; more than there can be, if `usize` does not count them.
+/// The elements among which `count` pieces of `length` lie, one every `step`; more than there can be, if `usize` does
+/// not count them.
 fn spread(count: usize, step: usize, length: usize) -> usize {
     let Some(steps) = count.checked_sub(1) else { return 0 };
     let all = steps.checked_mul(step).and_then(|before| before.checked_add(length));
@@ -166,8 +168,8 @@ struct Sides {
     right_stride: c_int,
 }
 
-/// What cuBLAS may work with, as it recommends for the newest GPUs, or less where there is little memory. It is fixed, so that
-/// the same product is computed in the same way alone and in a graph.
+/// What cuBLAS may work with, as it recommends for the newest GPUs, or less where there is little memory. It is fixed,
+/// so that the same product is computed in the same way alone and in a graph.
 const WORKSPACE_BYTES_MAX: usize = 32 << 20;
 const WORKSPACE_SHARE: usize = 256;
 
@@ -217,14 +219,15 @@ impl GpuBlas {
         // SAFETY: handle and stream live as long as this value.
         unsafe { cublas::set_stream(blas.handle, gpu.stream.cu_stream().cast()) }.map_err(start)?;
         let address = blas.workspace.address() as *mut _;
-        // SAFETY: the workspace has so many bytes and lives as long as the handle. Behind the stream, which would take it away.
+        // SAFETY: the workspace has so many bytes and lives as long as the handle. Behind the stream, which would take
+        // it away.
         let set = unsafe { sys::cublasSetWorkspace_v2(blas.handle, address, workspace_bytes) };
         set.result().map_err(start)?;
         Ok(blas)
     }
 
-    /// `to` = left x right, or with `adds` that plus what `to` is. `to` is no transpose, has no gaps, and is no part of the
-    /// others.
+    /// `to` = left x right, or with `adds` that plus what `to` is. `to` is no transpose, has no gaps, and is no part of
+    /// the others.
     ///
     /// # Errors
     /// The shapes do not fit, or cuBLAS fails.
@@ -241,8 +244,8 @@ impl GpuBlas {
             return Ok(());
         }
         let (one, before): (f32, f32) = (1.0, if adds { 1.0 } else { 0.0 });
-        // SAFETY: the handle lives; each matrix has as many elements as its shape says. As cuBLAS sees transposes, it makes
-        // that of the product from those of the factors in the other order.
+        // SAFETY: the handle lives; each matrix has as many elements as its shape says. As cuBLAS sees transposes, it
+        // makes that of the product from those of the factors in the other order.
         let multiply = || unsafe {
             cublas::gemm_ex(
                 self.handle,

@@ -175,7 +175,7 @@ fn tell(GraphExec(graph): GraphExec, node: sys::CUgraphNode, launch: &Launch) ->
         kern: null_mut(),
         ctx: null_mut(),
     };
-    // SAFETY: the node is one of this graph's, of this kernel; the driver reads as many arguments as the kernel has, which are
-    // there, as they were when it was captured.
+    // SAFETY: the node is one of this graph's, of this kernel; the driver reads as many arguments as the kernel has,
+    // which are there, as they were when it was captured.
     unsafe { sys::cuGraphExecKernelNodeSetParams_v2(graph, node, &raw const parameters) }.result()
 }

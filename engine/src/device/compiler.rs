@@ -18,8 +18,8 @@ use super::error::{CompileError, NoGpu};
 use super::libraries::{NVRTC, check_folder};
 
 /// What NVRTC is told beside the architecture. Multiplications and additions are not fused, and divisions and roots are
-/// rounded as IEEE 754 says, so that a kernel without sums has the bits of its counterpart on the CPU. What bounds these
-/// kernels is memory, so that this costs next to nothing.
+/// rounded as IEEE 754 says, so that a kernel without sums has the bits of its counterpart on the CPU. What bounds
+/// these kernels is memory, so that this costs next to nothing.
 const FLAGS: [&str; 5] = [
     "--std=c++17",
     "--fmad=false",
@@ -51,8 +51,8 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// The compiler in the `cuda_libraries` folder, or else where the system looks. Cubins are kept in `cache`, which is
-    /// made if need be.
+    /// The compiler in the `cuda_libraries` folder, or else where the system looks. Cubins are kept in `cache`, which
+    /// is made if need be.
     ///
     /// # Errors
     /// There is none, or it does not say its version.
@@ -75,8 +75,9 @@ impl Compiler {
         self.version
     }
 
-    /// Compiles the program `text`, called `name` in errors, for GPUs of an `architecture` such as `sm_90`; or takes what
-    /// was compiled from the same text with the same flags by the same version. What the cache fails at costs time only.
+    /// Compiles the program `text`, called `name` in errors, for GPUs of an `architecture` such as `sm_90`; or takes
+    /// what was compiled from the same text with the same flags by the same version. What the cache fails at costs time
+    /// only.
     ///
     /// # Errors
     /// The compiler refuses it; the error has its words.

@@ -20,9 +20,9 @@ use super::gpu::Gpu;
 use crate::config::Precision;
 use crate::exclusive::Exclusive;
 
-/// cuDNN for the handle of one worker: its convolutions take their turn among whatever else is asked of that handle. Its
-/// algorithms are named, and none of them adds in an order that may change: equal shapes give equal bits on one kind of GPU
-/// with one version of cuDNN.
+/// cuDNN for the handle of one worker: its convolutions take their turn among whatever else is asked of that handle.
+/// Its algorithms are named, and none of them adds in an order that may change: equal shapes give equal bits on one
+/// kind of GPU with one version of cuDNN.
 #[derive(Debug)]
 pub struct GpuDnn {
     handle: sys::cudnnHandle_t,
@@ -50,7 +50,8 @@ impl Drop for GpuDnn {
         let _ = bind(self.stream.context());
         // cuDNN waits for all of the GPU when it ends, and may when it starts.
         let _turn = self.capturing.enter();
-        // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
+        // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes
+        // nothing.
         let _ = unsafe { cudnn::destroy_handle(self.handle) };
     }
 }
@@ -147,8 +148,8 @@ impl Convolution {
 }
 
 impl GpuDnn {
-    /// cuDNN for a handle. Where `precision` is not `F32` it may round factors to 11 bits, as `Tf32` says: it knows nothing
-    /// between.
+    /// cuDNN for a handle. Where `precision` is not `F32` it may round factors to 11 bits, as `Tf32` says: it knows
+    /// nothing between.
     ///
     /// # Errors
     /// cuDNN does not start.
@@ -187,8 +188,8 @@ impl GpuDnn {
         self.computed.get()
     }
 
-    /// Bytes that a convolution needs to work with; `None` if cuDNN cannot compute it. The answer stays the same, unless
-    /// [`convolve`](Self::convolve) finds that it cannot after all.
+    /// Bytes that a convolution needs to work with; `None` if cuDNN cannot compute it. The answer stays the same,
+    /// unless [`convolve`](Self::convolve) finds that it cannot after all.
     ///
     /// # Errors
     /// cuDNN fails, or is asked for the first time while a graph is captured or replayed.
@@ -237,8 +238,8 @@ impl GpuDnn {
         }
     }
 
-    /// Writes one of `operands` from the others, none of them a part of another or of `workspace`, of which it uses as many
-    /// bytes as [`workspace_bytes`](Self::workspace_bytes) says. All begin at multiples of 16 bytes.
+    /// Writes one of `operands` from the others, none of them a part of another or of `workspace`, of which it uses as
+    /// many bytes as [`workspace_bytes`](Self::workspace_bytes) says. All begin at multiples of 16 bytes.
     ///
     /// `false` if it turns out that cuDNN cannot compute it: then nothing is written, and it is never asked again.
     ///
@@ -378,8 +379,8 @@ impl GpuDnn {
         // What is written is the convolution, and not added to what is there.
         let (one, before) = (1.0_f32, 0.0_f32);
         let (one, before) = ((&raw const one).cast(), (&raw const before).cast());
-        // SAFETY: handle and descriptors live, the operands have the lengths that the descriptors say, and so many bytes to work
-        // with are there, on this handle's GPU.
+        // SAFETY: handle and descriptors live, the operands have the lengths that the descriptors say, and so many
+        // bytes to work with are there, on this handle's GPU.
         unsafe {
             match part {
                 ConvolutionPart::Outputs => cudnn::convolution_forward(
@@ -447,8 +448,8 @@ const BACKWARD_TO_IMAGES: sys::cudnnConvolutionBwdDataAlgo_t =
 const BACKWARD_TO_FILTERS: sys::cudnnConvolutionBwdFilterAlgo_t =
     sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
 
-/// Whether cuDNN has no such convolution, and has not failed: it says so of shapes that it does not take by BAD_PARAM (2000 and
-/// more), too, as version 9.7 does of some paddings. An installation that does not fit is another matter.
+/// Whether cuDNN has no such convolution, and has not failed: it says so of shapes that it does not take by BAD_PARAM
+/// (2000 and more), too, as version 9.7 does of some paddings. An installation that does not fit is another matter.
 fn is_unsupported(status: Status) -> bool {
     let is_installation = matches!(
         status,

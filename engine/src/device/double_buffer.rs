@@ -13,9 +13,9 @@ use super::page_locked::PageLocked;
 /// What goes wrong, for errors.
 const COPY: &str = "copy to it";
 
-/// A double buffer: the host copies to one half on a separate stream while kernels read the other; `swap` orders the two by
-/// events. The host waits where the last copy to a half is still under way: no more than two are. With one half alone a copy waits
-/// for what reads the piece before.
+/// A double buffer: the host copies to one half on a separate stream while kernels read the other; `swap` orders the
+/// two by events. The host waits where the last copy to a half is still under way: no more than two are. With one half
+/// alone a copy waits for what reads the piece before.
 #[derive(Debug)]
 pub struct DoubleBuffer {
     halves: Vec<Half>,
@@ -73,8 +73,8 @@ impl DoubleBuffer {
         })
     }
 
-    /// Sees to it that there is a second half: without it the copy of a piece waits for what reads the one before, which must
-    /// have been asked for when it is sent. A piece that was not swapped in is forgotten.
+    /// Sees to it that there is a second half: without it the copy of a piece waits for what reads the one before,
+    /// which must have been asked for when it is sent. A piece that was not swapped in is forgotten.
     ///
     /// # Errors
     /// As [`new`](Self::new); it stays as it is then.
@@ -139,8 +139,8 @@ impl DoubleBuffer {
         Ok(())
     }
 
-    /// Swaps in the piece that was sent last: what is asked of `gpu` from now on begins when it is there, and does not read the one
-    /// before.
+    /// Swaps in the piece that was sent last: what is asked of `gpu` from now on begins when it is there, and does not
+    /// read the one before.
     ///
     /// # Errors
     /// It is another handle's, or the driver fails.

@@ -25,8 +25,8 @@ pub struct Gpu {
     architecture: String,
     context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
-    /// Exclusive use of the GPU, among all handles: of who captures a graph there, and of who waits for all of it, since the driver lets
-    /// nobody do that meanwhile, and nothing comes of the capture if somebody tries.
+    /// Exclusive use of the GPU, among all handles: of who captures a graph there, and of who waits for all of it,
+    /// since the driver lets nobody do that meanwhile, and nothing comes of the capture if somebody tries.
     pub(super) capturing: Arc<Exclusive>,
     copied: Copied,
     /// What becomes of what it is asked for.
@@ -77,7 +77,8 @@ pub enum Argument<'a> {
 }
 
 impl Gpu {
-    /// A handle on the GPU of this index, one of those [alike](GpuFound::alike) that [`choose`](super::choose) has found.
+    /// A handle on the GPU of this index, one of those [alike](GpuFound::alike) that [`choose`](super::choose) has
+    /// found.
     ///
     /// # Errors
     /// The driver fails, or has too little memory left.
@@ -87,8 +88,9 @@ impl Gpu {
         let capturing = found.opened.keep(index).map_err(be_opened)?;
         // One of its own: it keeps what a call has failed with.
         let context = CudaContext::new(index).map_err(be_opened)?;
-        // SAFETY: a buffer is written on the stream that it was allocated on, in order, or on the copy stream of a `DoubleBuffer`, whose
-        // events order the two; other streams read what has been waited for, and are waited for before it is freed.
+        // SAFETY: a buffer is written on the stream that it was allocated on, in order, or on the copy stream of a
+        // `DoubleBuffer`, whose events order the two; other streams read what has been waited for, and are waited for
+        // before it is freed.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream();
         let (major, minor) = found.capability;
@@ -144,8 +146,8 @@ impl Gpu {
     /// replayed; the driver fails.
     ///
     /// # Safety
-    /// The arguments are those that the kernel takes, in its order, and its buffers are as long as it takes them to be. What it
-    /// writes to, nobody else uses; those of other handles are there until it has ended.
+    /// The arguments are those that the kernel takes, in its order, and its buffers are as long as it takes them to be.
+    /// What it writes to, nobody else uses; those of other handles are there until it has ended.
     pub unsafe fn launch(
         &self,
         kernel: &GpuKernel,
@@ -224,8 +226,8 @@ impl Gpu {
         self.fetch(from.address(), bytes)
     }
 
-    /// Copies words from one place of the GPU to another, which is no part of the first. Both are in buffers of this handle: one of
-    /// another might be freed before this is done.
+    /// Copies words from one place of the GPU to another, which is no part of the first. Both are in buffers of this
+    /// handle: one of another might be freed before this is done.
     ///
     /// # Errors
     /// The lengths differ, a buffer is of another handle, or the driver fails.
@@ -256,8 +258,8 @@ impl Gpu {
         self.wait().map_err(|error| self.failed("do what it was asked", error))
     }
 
-    /// Bytes of the GPU's memory that no program has, by the driver's own count, once all is done that was asked of it: what was
-    /// freed is counted then.
+    /// Bytes of the GPU's memory that no program has, by the driver's own count, once all is done that was asked of it:
+    /// what was freed is counted then.
     ///
     /// # Errors
     /// This thread captures a graph there; the driver fails.
@@ -337,7 +339,8 @@ impl Gpu {
         bound.and(unsafe { result::stream::synchronize(self.stream.cu_stream()) })
     }
 
-    /// Waits until whatever was asked of any handle of the GPU is done. An error, as the driver's, if this thread captures there.
+    /// Waits until whatever was asked of any handle of the GPU is done. An error, as the driver's, if this thread
+    /// captures there.
     fn wait_for_all(&self) -> Result<(), DriverError> {
         let Some(_turn) = self.capturing.enter() else {
             return Err(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED));
@@ -364,8 +367,8 @@ impl Gpu {
         }
     }
 
-    /// An error while a graph is captured or replayed: what this is about can be no part of it. None is begun while somebody
-    /// has what this gives.
+    /// An error while a graph is captured or replayed: what this is about can be no part of it. None is begun while
+    /// somebody has what this gives.
     pub(super) fn check_now(&self, what: &'static str) -> Result<Eager<'_>, DeviceError> {
         let mode = self.mode();
         match *mode {

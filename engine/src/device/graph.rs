@@ -1,8 +1,8 @@
 //! What a handle is asked for again and again, as one graph of the driver: the host then asks once for all of it.
 //!
-//! A graph is captured while it is asked for, and asked for in the same way again whenever it is to be done. What is asked for
-//! then is not done one by one but compared with what was captured: arguments of kernels may be others, which the graph is
-//! told; the rest must be the same.
+//! A graph is captured while it is asked for, and asked for in the same way again whenever it is to be done. What is
+//! asked for then is not done one by one but compared with what was captured: arguments of kernels may be others, which
+//! the graph is told; the rest must be the same.
 #![allow(unsafe_code)] // asks for the driver's version; a graph has places in memory, and may go to another thread
 
 use std::fmt::{Debug, Formatter};
@@ -44,9 +44,9 @@ impl Debug for GpuGraph {
 const VERSION_MIN: i32 = 12_030;
 
 impl Gpu {
-    /// A graph of what `ask` asks of this handle: kernels, copies within the GPU, products and convolutions, and nothing else. None of that
-    /// is done. It must have been asked for before, so that all kernels are loaded. Waits for whoever captures on this GPU, and
-    /// whoever waits for all of it waits for this.
+    /// A graph of what `ask` asks of this handle: kernels, copies within the GPU, products and convolutions, and
+    /// nothing else. None of that is done. It must have been asked for before, so that all kernels are loaded. Waits
+    /// for whoever captures on this GPU, and whoever waits for all of it waits for this.
     ///
     /// # Errors
     /// Those of `ask`; it asks for something else, or for nothing; the driver is older than CUDA 12.3, or fails.
@@ -64,8 +64,8 @@ impl Gpu {
     /// Launches a graph, with arguments as `ask` gives them, which asks for what was captured.
     ///
     /// # Errors
-    /// Those of `ask`; it asks for something else; the graph is another handle's, or has failed before; the driver fails. Then
-    /// nothing is done, and the graph is of no use any more.
+    /// Those of `ask`; it asks for something else; the graph is another handle's, or has failed before; the driver
+    /// fails. Then nothing is done, and the graph is of no use any more.
     ///
     /// # Safety
     /// What `ask` names, buffers, cuBLAS and cuDNN, is there until the graph is done: nothing of it ends with `ask`.
@@ -136,8 +136,8 @@ impl Gpu {
         }
     }
 
-    /// Ends the capture even if something has failed before, which cudarc has kept: it would say that and leave the stream as it is,
-    /// so that whatever is asked for later would be captured, too.
+    /// Ends the capture even if something has failed before, which cudarc has kept: it would say that and leave the
+    /// stream as it is, so that whatever is asked for later would be captured, too.
     fn stop_capturing(&self) -> Result<Option<CudaGraph>, DriverError> {
         let bound = self.bind();
         let graph = self.stream.end_capture(FLAGS);

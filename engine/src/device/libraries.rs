@@ -9,8 +9,8 @@ use libloading::Library;
 
 use super::error::NoGpu;
 
-/// A library of CUDA: what people call it, its file without prefix and suffix, functions that it must have, and how it says
-/// for which CUDA it is made.
+/// A library of CUDA: what people call it, its file without prefix and suffix, functions that it must have, and how it
+/// says for which CUDA it is made.
 #[derive(Clone, Copy)]
 pub(super) struct CudaLibrary(&'static str, &'static str, &'static [&'static str], Option<SaysVersion>);
 
@@ -113,8 +113,8 @@ impl CudaLibrary {
         }
     }
 
-    /// An error if it is made for a CUDA of a newer major version than the driver, whose version is `of_driver`: that loads no kernel
-    /// of it. It is open; what it has no function to say, or does not say, is no error.
+    /// An error if it is made for a CUDA of a newer major version than the driver, whose version is `of_driver`: that
+    /// loads no kernel of it. It is open; what it has no function to say, or does not say, is no error.
     pub(super) fn check_version(self, of_driver: i32) -> Result<(), NoGpu> {
         let (driver_major, driver_minor) = split(of_driver);
         match self.version() {
@@ -197,8 +197,8 @@ impl CudaLibrary {
     }
 }
 
-/// Opens what NVRTC opens by its bare name when it first compiles: it finds one that is open, but nothing in a folder that only
-/// this program knows.
+/// Opens what NVRTC opens by its bare name when it first compiles: it finds one that is open, but nothing in a folder
+/// that only this program knows.
 fn open_builtins(folder: &Path) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let is_builtins = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so");

@@ -10,9 +10,9 @@ use distdl_storage::{DeviceBudget, Unpoisoned};
 use super::buffer::bind;
 use crate::exclusive::Exclusive;
 
-/// Who uses each GPU alone, by its index: of all handles of the process, whichever context they belong to. They lie here since what they
-/// keep apart does, too: the driver has one context of a GPU for a process, and lets nobody of it wait for all of that while
-/// somebody captures.
+/// Who uses each GPU alone, by its index: of all handles of the process, whichever context they belong to. They lie
+/// here since what they keep apart does, too: the driver has one context of a GPU for a process, and lets nobody of it
+/// wait for all of that while somebody captures.
 static EXCLUSIVE_USE: Mutex<BTreeMap<usize, Arc<Exclusive>>> = Mutex::new(BTreeMap::new());
 
 /// Who may have memory of a GPU that nobody works with at the moment.
@@ -24,9 +24,9 @@ pub trait Reclaim: Send + Sync {
 /// Those that may have memory of a GPU to spare, and some that have gone.
 type Reclaims = Vec<Weak<dyn Reclaim>>;
 
-/// Of each GPU that was opened, by its index, what keeps it open: the driver closes one that nobody has, and all that it has
-/// loaded there goes, too; what keeps data there shares; and who has memory
-/// there to spare. Says nothing of what was found, so that all are equal.
+/// Of each GPU that was opened, by its index, what keeps it open: the driver closes one that nobody has, and all that
+/// it has loaded there goes, too; what keeps data there shares; and who has memory there to spare. Says nothing of what
+/// was found, so that all are equal.
 #[derive(Clone, Default)]
 pub(super) struct Opened {
     contexts: Arc<Mutex<BTreeMap<usize, Arc<CudaContext>>>>,
@@ -35,9 +35,9 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Keeps a GPU open from now on, and gives what its exclusive use goes by. One that has been lost is closed before, as far as nobody else
-    /// has it open: it comes back where the driver can bring it back. Most failures of kernels (700, 719) a real one keeps for as
-    /// long as the process lives, which has to be started again.
+    /// Keeps a GPU open from now on, and gives what its exclusive use goes by. One that has been lost is closed before,
+    /// as far as nobody else has it open: it comes back where the driver can bring it back. Most failures of kernels
+    /// (700, 719) a real one keeps for as long as the process lives, which has to be started again.
     pub(super) fn keep(&self, index: usize) -> Result<Arc<Exclusive>, DriverError> {
         let mut kept = self.contexts.lock().unpoisoned();
         let is_well = |context: &Arc<CudaContext>| bind(context).and_then(|()| context.mem_get_info()).is_ok();

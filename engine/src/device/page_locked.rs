@@ -58,7 +58,8 @@ impl PageLocked {
         unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.bytes) }
     }
 
-    /// Begins to copy its first `bytes` bytes to the beginning of `to`. Nobody may touch them until `stream` has done it.
+    /// Begins to copy its first `bytes` bytes to the beginning of `to`. Nobody may touch them until `stream` has done
+    /// it.
     ///
     /// # Panics
     /// One of both has not so many.
@@ -76,7 +77,8 @@ impl Drop for PageLocked {
             return;
         }
         let _ = bind(&self.context);
-        // SAFETY: `new` has got it from the driver, and this happens once. A lost GPU makes it fail, which changes nothing.
+        // SAFETY: `new` has got it from the driver, and this happens once. A lost GPU makes it fail, which changes
+        // nothing.
         let _ = unsafe { result::free_host(self.address) };
     }
 }

@@ -1,4 +1,5 @@
-//! A stage of a pipeline for one piece of data on its way through a GPU: there, through a kernel, and back, without the host waiting.
+//! A stage of a pipeline for one piece of data on its way through a GPU: there, through a kernel, and back, without the
+//! host waiting.
 
 use distdl_storage::DeviceError;
 

@@ -52,8 +52,8 @@ impl GpuPort {
         self.buffer.words()
     }
 
-    /// Sends `from` to the beginning of the buffer, behind whatever was asked of `gpu` before. It may be changed once this
-    /// returns.
+    /// Sends `from` to the beginning of the buffer, behind whatever was asked of `gpu` before. It may be changed once
+    /// this returns.
     ///
     /// # Errors
     /// It does not fit, the port is another handle's, or the driver fails.
@@ -96,7 +96,8 @@ impl GpuPort {
         Ok(self.host.bytes())
     }
 
-    /// The first `bytes` bytes of the host's side, for a copy that is under way once this returns, and what it is begun under.
+    /// The first `bytes` bytes of the host's side, for a copy that is under way once this returns, and what it is begun
+    /// under.
     fn begin<'host, 'gpu>(
         &'host mut self,
         gpu: &'gpu Gpu,
@@ -137,8 +138,8 @@ impl GpuPort {
 }
 
 impl Drop for GpuPort {
-    /// Nothing is freed that a copy still reads or writes. While a graph is captured nobody can wait for that, and the host's side
-    /// is kept. What else fails has failed before, on a GPU that does nothing more.
+    /// Nothing is freed that a copy still reads or writes. While a graph is captured nobody can wait for that, and the
+    /// host's side is kept. What else fails has failed before, on a GPU that does nothing more.
     fn drop(&mut self) {
         if self.is_under_way
             && let Err(DriverError(

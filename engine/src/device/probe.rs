@@ -34,8 +34,8 @@ fn look(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
     Ok(found)
 }
 
-/// Libraries go with a driver of the same major version or a newer one: an older one loads no kernel of theirs, and cuBLAS does not
-/// start there.
+/// Libraries go with a driver of the same major version or a newer one: an older one loads no kernel of theirs, and
+/// cuBLAS does not start there.
 fn check_versions(libraries: &[CudaLibrary]) -> Result<(), NoGpu> {
     let mut of_driver = 0;
     // SAFETY: the driver writes a number.

@@ -1,7 +1,7 @@
 //! Inputs that are computed when they are read.
 //!
-//! A partition that is several others one after another (`coalesce`) would hold what all of them need at once, if all were
-//! computed first: tables, blocks and buffers. So each is computed when the one before has been read to its end.
+//! A partition that is several others one after another (`coalesce`) would hold what all of them need at once, if all
+//! were computed first: tables, blocks and buffers. So each is computed when the one before has been read to its end.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
@@ -157,8 +157,8 @@ struct Concatenated {
 }
 
 impl Machine {
-    /// What a concatenation gives that begins with an operation and ends before another, and the operation after it. The
-    /// blocks that it will read are looked for now, when a lost one takes less to mend.
+    /// What a concatenation gives that begins with an operation and ends before another, and the operation after it.
+    /// The blocks that it will read are looked for now, when a lost one takes less to mend.
     pub(super) fn later(
         self: &Rc<Self>,
         begin: usize,
@@ -227,7 +227,8 @@ impl Concatenated {
 }
 
 impl Concatenated {
-    /// Reads what waits after a loss, so that all that is damaged is computed again in one round, and not one block in each.
+    /// Reads what waits after a loss, so that all that is damaged is computed again in one round, and not one block in
+    /// each.
     fn check_remaining_blocks(&mut self) {
         let Machine {
             context,

@@ -44,8 +44,8 @@ impl<T: LiveRecord> LiveInput<T> {
     /// Takes a record away, once.
     ///
     /// # Errors
-    /// [`LiveError::Absent`](crate::error::LiveError::Absent) if it is not there, with what waits for a commit taken into
-    /// account; nothing changes then.
+    /// [`LiveError::Absent`](crate::error::LiveError::Absent) if it is not there, with what waits for a commit taken
+    /// into account; nothing changes then.
     pub fn retract(&self, record: T) -> Result<()> {
         Ok(self.contents.lock().unpoisoned().retract(record)?)
     }

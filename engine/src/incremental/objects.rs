@@ -9,8 +9,8 @@ use super::{Live, LiveInput};
 use crate::dataflow::live::{LiveRecords, LiveScope};
 use crate::error::{EngineError, Result};
 
-/// The objects that a pattern names, as they were when it was last asked. Changed contents of an object are a retraction
-/// of its old length and version, and an insert of the new.
+/// The objects that a pattern names, as they were when it was last asked. Changed contents of an object are a
+/// retraction of its old length and version, and an insert of the new.
 #[derive(Clone, Debug)]
 pub struct LiveObjects {
     live: Live,
@@ -40,8 +40,8 @@ impl Live {
 }
 
 impl LiveObjects {
-    /// Lists the objects, and inserts and retracts what differs from the last commit. The listing is an action: one process
-    /// makes it, and all take it, also one that replaces a dead one later. That nothing is found is no error.
+    /// Lists the objects, and inserts and retracts what differs from the last commit. The listing is an action: one
+    /// process makes it, and all take it, also one that replaces a dead one later. That nothing is found is no error.
     ///
     /// # Errors
     /// If the objects cannot be listed, or there are too many.

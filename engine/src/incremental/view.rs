@@ -45,10 +45,10 @@ impl<T: LiveRecord> LiveView<T> {
         Self { live, dataflow }
     }
 
-    /// The records as a dataset, which later commits do not change. A partition holds its records in order, so the dataset
-    /// is a function of what the view holds and of nothing before that. A partition in which nothing has changed shares
-    /// its records with the snapshot before, and [`Dataset::changed_partitions`] names the others; so what is memoized
-    /// of it is not computed again.
+    /// The records as a dataset, which later commits do not change. A partition holds its records in order, so the
+    /// dataset is a function of what the view holds and of nothing before that. A partition in which nothing has
+    /// changed shares its records with the snapshot before, and [`Dataset::changed_partitions`] names the others; so
+    /// what is memoized of it is not computed again.
     ///
     /// # Errors
     /// If a record cannot be serialised.
@@ -94,8 +94,8 @@ impl<T: LiveRecord> LiveView<T> {
 }
 
 impl<T: Record> Dataset<T> {
-    /// The partitions that hold something else than those of `earlier`, a snapshot of the same view, by digests of their
-    /// records. `None` if that cannot be told without reading them, or if there are not equally many.
+    /// The partitions that hold something else than those of `earlier`, a snapshot of the same view, by digests of
+    /// their records. `None` if that cannot be told without reading them, or if there are not equally many.
     pub fn changed_partitions(&self, earlier: &Self) -> Option<Vec<usize>> {
         let (new, old) = (self.node().contents.as_ref()?, earlier.node().contents.as_ref()?);
         let changed = (0..self.partitions()).filter(|partition| new(*partition) != old(*partition));

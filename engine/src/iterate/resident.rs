@@ -16,12 +16,12 @@ use crate::metrics::WorkerTimes;
 use crate::parameters::{Parameters, ShardValues};
 use crate::staleness::Staleness;
 
-/// Takes resident steps, with the work of all lanes and all shards, for a device that keeps parameters and optimizer's state
-/// from step to step.
+/// Takes resident steps, with the work of all lanes and all shards, for a device that keeps parameters and optimizer's
+/// state from step to step.
 pub trait Resident {
-    /// Takes the first of `steps`, and as many of those behind it as it sees fit: computes the new values of all parameters
-    /// (`after` in `all`) from the old ones (`before`). Returns the tallies of each step taken; none if it cannot go on, and then
-    /// `after` is not used.
+    /// Takes the first of `steps`, and as many of those behind it as it sees fit: computes the new values of all
+    /// parameters (`after` in `all`) from the old ones (`before`). Returns the tallies of each step taken; none if it
+    /// cannot go on, and then `after` is not used.
     ///
     /// # Errors
     /// Ends the iteration; no step of this call is applied.
@@ -32,12 +32,13 @@ pub trait Resident {
 type Taken = (Vec<Tallies>, Duration);
 
 impl<T: Record> Dataset<T> {
-    /// Takes steps of `iteration` from the first on by what `make` makes of all lanes' data, and returns how many it has
-    /// taken: all, or fewer if it cannot go on, and none if `make` makes nothing. Those that are left are for
+    /// Takes steps of `iteration` from the first on by what `make` makes of all lanes' data, and returns how many it
+    /// has taken: all, or fewer if it cannot go on, and none if `make` makes nothing. Those that are left are for
     /// [`iterate_over`](Self::iterate_over); they begin with the newest version of `parameters`.
     ///
-    /// It is for the one process that has all lanes and shards, without workers that are slowed on purpose, and for lanes that
-    /// read the newest parameters: otherwise no step is taken, and `make` is not called. The steps must come to what lanes and shards would make of them.
+    /// It is for the one process that has all lanes and shards, without workers that are slowed on purpose, and for
+    /// lanes that read the newest parameters: otherwise no step is taken, and `make` is not called. The steps must come
+    /// to what lanes and shards would make of them.
     ///
     /// What is in the parameters changes when a [call](Resident::take) has ended, and `observe` sees its steps then.
     ///

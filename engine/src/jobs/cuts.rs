@@ -85,10 +85,9 @@ impl Context {
         Ok(())
     }
 
-    /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps than the
-    /// configuration allows. Returns what is left of it: finding that takes as long as it is deep, and is done once. It depends on
-    /// lineage and configuration alone, so that all processes of a cluster do the
-    /// same.
+    /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps
+    /// than the configuration allows. Returns what is left of it: finding that takes as long as it is deep, and is done
+    /// once. It depends on lineage and configuration alone, so that all processes of a cluster do the same.
     pub(crate) fn cut_lineage(&self, target: DatasetId) -> Result<Lineage> {
         self.check_outside()?;
         let mut lineage = self.lineage(target);

@@ -52,8 +52,8 @@ impl Lineage {
         }
     }
 
-    /// The datasets that may be computed although everything that is remembered is there, parents before children. If one
-    /// of them reads a part of its parent that is known only after work before planning, those are all.
+    /// The datasets that may be computed although everything that is remembered is there, parents before children. If
+    /// one of them reads a part of its parent that is known only after work before planning, those are all.
     pub(crate) fn nodes_in_front(&self) -> Vec<&Arc<Node>> {
         let (mut found, mut waiting) = (Vec::new(), BinaryHeap::from([self.target]));
         while let Some(id) = take_largest(&mut waiting) {

@@ -12,8 +12,8 @@ use crate::id::DatasetId;
 pub(crate) enum PartitionMap {
     /// Partition `p` reads the parent's `p`.
     Same,
-    /// Partition `p` reads the parent's `p - offset`, if the parent has it (a union's arm). A dataset with one such dependency
-    /// has no others, and they ascend.
+    /// Partition `p` reads the parent's `p - offset`, if the parent has it (a union's arm). A dataset with one such
+    /// dependency has no others, and they ascend.
     Offset(usize),
     /// Partition `p` reads the parent's partitions in `groups[p]` (coalesce).
     Groups(Arc<[Vec<usize>]>),
@@ -92,7 +92,8 @@ impl Dependency {
     }
 }
 
-/// Which of a dataset's dependencies, by number, a partition of it may read from: of a union's arms the one that has it.
+/// Which of a dataset's dependencies, by number, a partition of it may read from: of a union's arms the one that has
+/// it.
 pub(super) fn read_by(dependencies: &[Dependency], partition: usize) -> Range<usize> {
     let offset = |dependency: &Dependency| match dependency {
         Dependency::Narrow {

@@ -41,8 +41,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// Combines the values of each key by `function`, which must be associative; on the writing side first.
     ///
     /// Values are taken in order of (source partition, position), so that a sum of floats has the same bits for any
-    /// number of workers. Keys come in the order in which they first come. One shuffle, of one value for each key and source
-    /// partition.
+    /// number of workers. Keys come in the order in which they first come. One shuffle, of one value for each key and
+    /// source partition.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -106,8 +106,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         self.combine("combine_by_key", Closures(create, add, merge), placement)
     }
 
-    /// Folds the values of each key into `zero` by `add`, and joins two results by `merge`. As in Spark, `zero` enters once
-    /// for each key and source partition: it should change nothing. One shuffle, of one result for each of them.
+    /// Folds the values of each key into `zero` by `add`, and joins two results by `merge`. As in Spark, `zero` enters
+    /// once for each key and source partition: it should change nothing. One shuffle, of one result for each of them.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -144,8 +144,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         self.combine_with("aggregate_by_key", parameters, from_zero(zero, add, merge), placement)
     }
 
-    /// Folds the values of each key into `zero` by `function`, which must be associative. As in Spark, `zero` enters once
-    /// for each key and source partition: it should change nothing. One shuffle, of one value for each of them.
+    /// Folds the values of each key into `zero` by `function`, which must be associative. As in Spark, `zero` enters
+    /// once for each key and source partition: it should change nothing. One shuffle, of one value for each of them.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -218,8 +218,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         spec.build(self.context())
     }
 
-    /// All values of each key, in order of (source partition, position); keys in the order in which they first come. One
-    /// shuffle, in which every record travels; [`reduce_by_key`](Self::reduce_by_key) sends less.
+    /// All values of each key, in order of (source partition, position); keys in the order in which they first come.
+    /// One shuffle, in which every record travels; [`reduce_by_key`](Self::reduce_by_key) sends less.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

@@ -22,9 +22,9 @@ pub type Cogrouped<K, V, W> = Dataset<(K, (Vec<V>, Vec<W>))>;
 pub type FullyJoined<K, V, W> = Dataset<(K, (Option<V>, Option<W>))>;
 
 impl<K: Key, V: Record> Dataset<(K, V)> {
-    /// For each key of either dataset: all its values here, and all its values in `other`. Keys in the order in which they
-    /// first come, those of this dataset before those of the other one only. Shuffles each dataset that does not lie as
-    /// asked for.
+    /// For each key of either dataset: all its values here, and all its values in `other`. Keys in the order in which
+    /// they first come, those of this dataset before those of the other one only. Shuffles each dataset that does not
+    /// lie as asked for.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -68,8 +68,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     }
 
     /// All pairs of values that share a key: for each record of `other`, in its order, those of this dataset in theirs.
-    /// Shuffles each dataset that does not lie as asked for. A task holds one partition of this one, in memory as far as there is
-    /// room; beyond that both sides, and all pairs, go to disk.
+    /// Shuffles each dataset that does not lie as asked for. A task holds one partition of this one, in memory as far
+    /// as there is room; beyond that both sides, and all pairs, go to disk.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -107,8 +107,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             .build(self.context())
     }
 
-    /// The pairs of [`join`](Self::join) in its order, then the records of this dataset whose key `other` lacks: keys in the
-    /// order in which they first come, the records of each in theirs. Shuffles as `join` does.
+    /// The pairs of [`join`](Self::join) in its order, then the records of this dataset whose key `other` lacks: keys
+    /// in the order in which they first come, the records of each in theirs. Shuffles as `join` does.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -144,8 +144,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         )
     }
 
-    /// All pairs of values that share a key, as of [`join`](Self::join): for each record of `other`, in its order, those of
-    /// this dataset in theirs, or none. Shuffles as `join` does.
+    /// All pairs of values that share a key, as of [`join`](Self::join): for each record of `other`, in its order,
+    /// those of this dataset in theirs, or none. Shuffles as `join` does.
     #[track_caller]
     pub fn right_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (Option<V>, W))> {
         self.outer_join(
@@ -171,8 +171,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         )
     }
 
-    /// The pairs of [`right_outer_join`](Self::right_outer_join) in its order, then the records of this dataset whose key
-    /// `other` lacks, in the order of [`left_outer_join`](Self::left_outer_join). Shuffles as `join` does.
+    /// The pairs of [`right_outer_join`](Self::right_outer_join) in its order, then the records of this dataset whose
+    /// key `other` lacks, in the order of [`left_outer_join`](Self::left_outer_join). Shuffles as `join` does.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

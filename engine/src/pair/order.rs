@@ -64,8 +64,8 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         spec.build(self.context())
     }
 
-    /// The same pairs where `partitioner` puts their keys, each partition sorted by key, ascending and stable. One shuffle,
-    /// none if they lie there already; sorting on the way costs less than a sort after
+    /// The same pairs where `partitioner` puts their keys, each partition sorted by key, ascending and stable. One
+    /// shuffle, none if they lie there already; sorting on the way costs less than a sort after
     /// [`partition_by`](Self::partition_by).
     #[track_caller]
     pub fn repartition_and_sort_within_partitions(&self, partitioner: impl Partitioner<K>) -> Dataset<(K, V)> {
@@ -78,8 +78,8 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
             .build(self.context())
     }
 
-    /// The records whose key is in `range`, in order. No shuffle; where the dataset is known to be partitioned by ranges of
-    /// its keys, after a sort, partitions that cannot hold such keys are neither computed nor read.
+    /// The records whose key is in `range`, in order. No shuffle; where the dataset is known to be partitioned by
+    /// ranges of its keys, after a sort, partitions that cannot hold such keys are neither computed nor read.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -153,8 +153,8 @@ fn in_words<K: Record>((low, high): &(Bound<K>, Bound<K>)) -> String {
 }
 
 impl<T: Record> Dataset<T> {
-    /// Sorts by what `function` makes of each record, ascending and stable. One shuffle, in which the key travels with its
-    /// record; a job before the first one samples the keys.
+    /// Sorts by what `function` makes of each record, ascending and stable. One shuffle, in which the key travels with
+    /// its record; a job before the first one samples the keys.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

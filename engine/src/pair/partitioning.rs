@@ -35,8 +35,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// The same pairs where `partitioner` puts their keys, in order of (source partition, position). One shuffle; none,
     /// and the dataset itself, if they lie like that already.
     ///
-    /// What comes of it by key stays there: transformations without a number of partitions take over a partitioner of the
-    /// program's own, and datasets that were placed by the same one are joined without a shuffle.
+    /// What comes of it by key stays there: transformations without a number of partitions take over a partitioner of
+    /// the program's own, and datasets that were placed by the same one are joined without a shuffle.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

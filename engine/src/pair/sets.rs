@@ -90,8 +90,8 @@ impl<T: Key> Dataset<T> {
         })
     }
 
-    /// The records that are not in `other`, as often as they are here, in order of (source partition, position). Shuffles
-    /// this dataset, and the different records of each partition of the other one.
+    /// The records that are not in `other`, as often as they are here, in order of (source partition, position).
+    /// Shuffles this dataset, and the different records of each partition of the other one.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

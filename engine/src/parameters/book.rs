@@ -84,7 +84,8 @@ impl Book {
         self.state_readers[self.newest_state] > 0
     }
 
-    /// Puts a claim of a range of the next version down, which reads the newest one. Gives up what that is written over.
+    /// Puts a claim of a range of the next version down, which reads the newest one. Gives up what that is written
+    /// over.
     pub(super) fn claim(&mut self, version: u64, range: &Range<usize>, length: usize) -> Result<()> {
         if range.is_empty() || range.end > length {
             return Err(EngineError::invalid(
@@ -128,8 +129,8 @@ impl Book {
         self.release(self.newest, Some(self.newest_state));
     }
 
-    /// A claimed range is written. Whether by that the version is complete; then it is the newest, and where it `follows`
-    /// the one before it, that one stays.
+    /// A claimed range is written. Whether by that the version is complete; then it is the newest, and where it
+    /// `follows` the one before it, that one stays.
     pub(super) fn finish(&mut self, range: &Range<usize>, length: usize, follows: bool) -> bool {
         self.release(self.newest, Some(self.newest_state));
         let claimed = self.taken.iter_mut().find(|taken| taken.range == *range);

@@ -28,7 +28,8 @@ impl Buffer {
     /// For the lifetime asked for, nobody may write to the range.
     pub(super) unsafe fn read(&self, range: Range<usize>) -> &[f32] {
         let cells = &self.0[range];
-        // SAFETY: `UnsafeCell<f32>` lies in memory as `f32`; the range is in bounds; nobody writes to it, says the caller.
+        // SAFETY: `UnsafeCell<f32>` lies in memory as `f32`; the range is in bounds; nobody writes to it, says the
+        // caller.
         unsafe { std::slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
     }
 

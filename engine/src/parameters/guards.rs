@@ -11,7 +11,8 @@ use super::values::{ShardBefore, ShardValues, SlotValues, State};
 impl Parameters {
     /// Writes state of the newest version, which nobody reads.
     pub(super) fn write_state(&self, book: &Book, slot: usize, range: Range<usize>, values: &[f32]) {
-        // SAFETY: nobody has a guard for this buffer (a claim reads it), and nobody gets one while the book is borrowed.
+        // SAFETY: nobody has a guard for this buffer (a claim reads it), and nobody gets one while the book is
+        // borrowed.
         let into = unsafe { self.states[book.newest_state].write(self.slot(slot, range)) };
         into.copy_from_slice(values);
     }
@@ -52,8 +53,8 @@ impl<'a> ReadGuard<'a> {
         }
     }
 
-    /// The state in `slot` of all parameters; `None` beyond the slots there are, and where it is not here any more. Where
-    /// several processes share a job, only the parts of this process's shards are kept up to date.
+    /// The state in `slot` of all parameters; `None` beyond the slots there are, and where it is not here any more.
+    /// Where several processes share a job, only the parts of this process's shards are kept up to date.
     pub fn state(&self, slot: usize) -> Option<&[f32]> {
         let state = self.state.filter(|_| slot < self.parameters.slots)?;
         let range = self.parameters.slot(slot, 0..self.parameters.length);
@@ -132,15 +133,15 @@ impl<'a> RangeGuard<'a> {
         let slot = |slot| SlotValues {
             // SAFETY: this guard counts as a reader of the old buffer, so that nothing is written there.
             before: unsafe { states.0.read(range(slot)) },
-            // SAFETY: the range of the new version is claimed for this guard, which is borrowed mutably, and nobody reads the
-            // new buffer. Every slot is asked for once.
+            // SAFETY: the range of the new version is claimed for this guard, which is borrowed mutably, and nobody
+            // reads the new buffer. Every slot is asked for once.
             after: unsafe { states.1.write(range(slot)) },
         };
         ShardValues {
             // SAFETY: this guard counts as a reader of the old buffer, so that nothing is written there.
             before: unsafe { parameters.buffers[old].read(self.range.clone()) },
-            // SAFETY: the range of the new buffer is claimed for this guard, which is borrowed mutably, and nobody reads
-            // the buffer. It is asked for once.
+            // SAFETY: the range of the new buffer is claimed for this guard, which is borrowed mutably, and nobody
+            // reads the buffer. It is asked for once.
             after: unsafe { parameters.buffers[new].write(self.range.clone()) },
             state: State::of(parameters.slots, slot),
             totals: &[],

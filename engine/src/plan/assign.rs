@@ -1,5 +1,5 @@
-//! Which process computes which partition of a plan, as a pure function of (plan, blocks of each process, required ranks).
-//! Results never depend on it.
+//! Which process computes which partition of a plan, as a pure function of (plan, blocks of each process, required
+//! ranks). Results never depend on it.
 //!
 //! A process is named by its rank in the generation. Every process works out the same assignment from the same facts.
 
@@ -65,9 +65,9 @@ impl Assignment {
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `speeds`: a partition of the result goes where
-    /// `required_rank` says, one whose output is kept to where that is, any other one to a rank that has the first block it
-    /// reads, if that can be the one that would have been dealt it. What reads no block is dealt, if that can be to ranks
-    /// that may have the bytes of its source.
+    /// `required_rank` says, one whose output is kept to where that is, any other one to a rank that has the first
+    /// block it reads, if that can be the one that would have been dealt it. What reads no block is dealt, if that can
+    /// be to ranks that may have the bytes of its source.
     pub(crate) fn spread(
         lineage: &Lineage,
         plan: &Plan,
@@ -124,8 +124,8 @@ impl Assignment {
     }
 }
 
-/// Partitions and whose turn each is, exchanged so that they go to ranks that they like as far as that can be; each rank
-/// gets as many as before.
+/// Partitions and whose turn each is, exchanged so that they go to ranks that they like as far as that can be; each
+/// rank gets as many as before.
 fn exchanged(mut rest: Vec<(usize, usize)>, likes: impl Fn(usize) -> Vec<usize>) -> BTreeMap<usize, usize> {
     let mut left: BTreeMap<usize, usize> = BTreeMap::new();
     rest.iter().for_each(|(_, turn)| *left.entry(*turn).or_default() += 1);

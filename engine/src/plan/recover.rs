@@ -27,8 +27,8 @@ pub(crate) fn recover(
 }
 
 /// The program for a partition of a running stage whose block turned out to be lost, if it can be computed from what
-/// that stage already reads. `None` means that a shuffle must run again, or work before planning must be done, which takes
-/// a new plan.
+/// that stage already reads. `None` means that a shuffle must run again, or work before planning must be done, which
+/// takes a new plan.
 ///
 /// # Errors
 /// As [`program`].

@@ -1,9 +1,9 @@
 //! Folding the values of each key into one, in memory and beyond.
 //!
 //! While memory has room, every key has its place in one hash table. Then the table takes no new key: those in it are
-//! folded on, and all other values are put on disk, by parts of the hash, in the order in which they came. When all have
-//! come, the parts are folded one after another in the same way. Every key so meets its values in one order, whatever the
-//! memory, and the results are put into the order in which keys first came.
+//! folded on, and all other values are put on disk, by parts of the hash, in the order in which they came. When all
+//! have come, the parts are folded one after another in the same way. Every key so meets its values in one order,
+//! whatever the memory, and the results are put into the order in which keys first came.
 
 use std::hash::BuildHasher;
 use std::mem::needs_drop;
@@ -265,9 +265,9 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
 
     const KEY_BYTES: u64 = Table::<K, Option<C>>::KEY_BYTES;
 
-    /// There is no more room. What was added to values that own memory was an estimate: the table is measured; if it is as
-    /// large as it seemed, it takes no new key, and its last ones go to disk until half of the room is free again. A table
-    /// that stays has room to grow by a third, so that it is not measured again and again.
+    /// There is no more room. What was added to values that own memory was an estimate: the table is measured; if it is
+    /// as large as it seemed, it takes no new key, and its last ones go to disk until half of the room is free again. A
+    /// table that stays has room to grow by a third, so that it is not measured again and again.
     fn relieve(&mut self) -> TaskResult<()> {
         let mut bytes = self.working_bytes();
         self.working.set(0);

@@ -1,9 +1,9 @@
 //! Joining two sides of which the left one has no room in memory.
 //!
-//! Both are put on disk by parts of the hash of their keys. For each part a table takes as many keys of the left side as
-//! there is room for, and the right side is read past it; what found its key in the table is joined, the other records of
-//! both sides come in the next pass. So each record of the right side is joined in one pass, with all values of its key, and
-//! what is made of it has its rank among the results.
+//! Both are put on disk by parts of the hash of their keys. For each part a table takes as many keys of the left side
+//! as there is room for, and the right side is read past it; what found its key in the table is joined, the other
+//! records of both sides come in the next pass. So each record of the right side is joined in one pass, with all values
+//! of its key, and what is made of it has its rank among the results.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ pub(crate) type Pair<V, W, X> = fn(Option<V>, Option<W>) -> Option<X>;
 /// A record and its rank in the order of the results.
 type Ranked<R> = (u64, R);
 
-/// All that is made of `left` and `right`: for each record of the right side in its order, with the values of its key in
-/// theirs; then of the left side's keys that the right side lacks, in the order in which they first came. `left` brings the
-/// rank of each key in that order.
+/// All that is made of `left` and `right`: for each record of the right side in its order, with the values of its key
+/// in theirs; then of the left side's keys that the right side lacks, in the order in which they first came. `left`
+/// brings the rank of each key in that order.
 pub(crate) fn join_on_disk<K: Key, V: Record, W: Record, X: Record>(
     context: &TaskContext,
     left: impl Iterator<Item = TaskResult<Ranked<(K, V)>>>,

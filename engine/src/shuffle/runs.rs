@@ -137,8 +137,8 @@ impl<T: Record> Run<T> {
     }
 }
 
-/// All records of sorted runs, sorted; of equal ones those of earlier runs come first. Of more runs than can be open at once
-/// neighbours are merged first.
+/// All records of sorted runs, sorted; of equal ones those of earlier runs come first. Of more runs than can be open at
+/// once neighbours are merged first.
 pub(crate) fn merged<T: Record>(
     context: &TaskContext,
     mut runs: Vec<Run<T>>,

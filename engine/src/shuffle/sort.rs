@@ -23,8 +23,8 @@ struct Gathering<T> {
 }
 
 impl<T: Record> Gathering<T> {
-    /// Reserves memory for a batch; `false` if there is none. The vector doubles where that can be, else it grows by what there
-    /// is room for.
+    /// Reserves memory for a batch; `false` if there is none. The vector doubles where that can be, else it grows by
+    /// what there is room for.
     fn reserve(&mut self, batch: &[T]) -> bool {
         let (capacity, taken) = (self.records.capacity(), self.bytes(self.records.capacity()));
         let owned = bytes_of(batch) - size_of_val(batch) as u64;

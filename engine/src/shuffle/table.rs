@@ -1,8 +1,8 @@
 //! A hash table in order of first arrival, in which the keys of a batch are looked up together.
 //!
 //! In a table that is larger than the caches a look-up mostly waits for memory: for the cell of its key, then for the
-//! entry. So the hashes and cells of many keys are looked up in passes over all of them, in which no step depends on the
-//! one before, and the processor waits for several at a time.
+//! entry. So the hashes and cells of many keys are looked up in passes over all of them, in which no step depends on
+//! the one before, and the processor waits for several at a time.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -128,8 +128,8 @@ impl<K: Hash + Eq, V> Table<K, V> {
     }
 }
 
-/// The hash of a key in tables. The high bits, which tell cells apart before keys are compared, are other ones than those that
-/// have chosen the partition: in each of many partitions all keys share these.
+/// The hash of a key in tables. The high bits, which tell cells apart before keys are compared, are other ones than
+/// those that have chosen the partition: in each of many partitions all keys share these.
 fn hash_of<K: Hash>(key: &K) -> u64 {
     hasher().hash_one(key).rotate_left(32)
 }

@@ -55,8 +55,8 @@ impl Context {
 
     /// The records of CSV files: a struct whose fields are named as the columns are, or a tuple, which takes them by
     /// position. Files are cut as those of [`Context::text_file`], unless quoted fields may hold line ends, which
-    /// `options` must say: each file is read by one partition then. A field that is an `Option` needs a column too, unless
-    /// `options` say that it may be missing: a misspelt name would make it `None` in every record.
+    /// `options` must say: each file is read by one partition then. A field that is an `Option` needs a column too,
+    /// unless `options` say that it may be missing: a misspelt name would make it `None` in every record.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -86,8 +86,8 @@ impl Context {
         }))
     }
 
-    /// The rows of arrays in IDX files, as MNIST has them: what one index of the outermost side selects, row-major. Rows
-    /// are dealt in equal numbers; a compressed file is read whole by one partition.
+    /// The rows of arrays in IDX files, as MNIST has them: what one index of the outermost side selects, row-major.
+    /// Rows are dealt in equal numbers; a compressed file is read whole by one partition.
     ///
     /// # Errors
     /// If nothing matches `pattern`, a file is no such array of `T` or not as long as it says, or rows differ in shape.
@@ -131,14 +131,14 @@ impl Context {
         }))
     }
 
-    /// The rows of Parquet files as structs whose fields are named as columns are. Row groups are dealt by their bytes, and
-    /// none is cut; of each only the columns that `options` names are fetched. Dates and times become text, or numbers in the
-    /// unit of the files; those of the type INT96 are microseconds since 1970. A field that is an `Option` needs a column too,
-    /// unless `options` say that it may be missing.
+    /// The rows of Parquet files as structs whose fields are named as columns are. Row groups are dealt by their bytes,
+    /// and none is cut; of each only the columns that `options` names are fetched. Dates and times become text, or
+    /// numbers in the unit of the files; those of the type INT96 are microseconds since 1970. A field that is an
+    /// `Option` needs a column too, unless `options` say that it may be missing.
     ///
     /// # Errors
-    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in different
-    /// units of time.
+    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in
+    /// different units of time.
     #[cfg(feature = "parquet")]
     #[track_caller]
     pub fn parquet<T: Record>(&self, pattern: &str, options: ParquetOptions, partitions: usize) -> Result<Dataset<T>> {
@@ -156,8 +156,8 @@ impl Context {
     /// that is an `Option` needs a column too, unless `options` say that it may be missing.
     ///
     /// # Errors
-    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in different
-    /// units of time.
+    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in
+    /// different units of time.
     #[cfg(feature = "arrow")]
     #[track_caller]
     pub fn arrow<T: Record>(&self, pattern: &str, options: ArrowOptions, partitions: usize) -> Result<Dataset<T>> {

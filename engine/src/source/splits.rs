@@ -82,7 +82,8 @@ impl InputSplit for ParquetSplit {
 }
 
 impl Context {
-    /// A dataset of what `open` reads of groups of splits, a group for each partition. `parameters` are those of `open`.
+    /// A dataset of what `open` reads of groups of splits, a group for each partition. `parameters` are those of
+    /// `open`.
     #[track_caller]
     pub(super) fn source<S, T, I>(
         &self,
@@ -115,8 +116,9 @@ fn reads_of<S: InputSplit>(groups: &[Vec<S>]) -> Reads {
     Arc::new(move |partition| parts[partition].clone())
 }
 
-/// What all processes must have listed alike: where something was written meanwhile, some of them would read it and others not.
-/// A local file may be a copy of its own on each host, with its own time; if all processes are on one, it is the same file.
+/// What all processes must have listed alike: where something was written meanwhile, some of them would read it and
+/// others not. A local file may be a copy of its own on each host, with its own time; if all processes are on one, it
+/// is the same file.
 fn agreed_of<S: InputSplit>(groups: &[Vec<S>], parameters: &str, on_one_host: bool) -> Digest {
     let part = |split: &S| {
         let Object { url, bytes, version } = split.object();

@@ -1,6 +1,7 @@
-//! An emulated GPU: libraries with the names of CUDA's that compute on the CPU, so that a program which uses a GPU can be
-//! tested where there is none. They are made with `g++`; kernels are compiled with it, too, and run thread by thread, some
-//! thousand times slower than a GPU would. What they cannot show is whether a real GPU does the same. For Linux on 64 bits.
+//! An emulated GPU: libraries with the names of CUDA's that compute on the CPU, so that a program which uses a GPU can
+//! be tested where there is none. They are made with `g++`; kernels are compiled with it, too, and run thread by
+//! thread, some thousand times slower than a GPU would. What they cannot show is whether a real GPU does the same. For
+//! Linux on 64 bits.
 //!
 //! A process opens a library once: whoever wants another emulated GPU needs another process.
 
@@ -25,8 +26,9 @@ const LIBRARIES: [(&str, &str); 7] = [
     ("cudnn_cnn", ""),
 ];
 
-/// Makes the libraries of some GPUs, each with a memory of `memory_bytes` bytes, in `folder`, for `device.cuda_libraries`.
-/// They need the folder as long as a program may compile or load kernels, and leave nothing elsewhere.
+/// Makes the libraries of some GPUs, each with a memory of `memory_bytes` bytes, in `folder`, for
+/// `device.cuda_libraries`. They need the folder as long as a program may compile or load kernels, and leave nothing
+/// elsewhere.
 ///
 /// With the variable `EMULATED_GPU_LAUNCHES` each GPU is lost at that one of its launches, counted from 1.
 ///

@@ -1,4 +1,5 @@
-//! Processes that are as far behind the others as they may be: what lies in shared memory must stay until they have read it.
+//! Processes that are as far behind the others as they may be: what lies in shared memory must stay until they have
+//! read it.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;

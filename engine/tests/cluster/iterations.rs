@@ -71,8 +71,8 @@ proptest! {
     }
 }
 
-/// Who is given parameters that a lag needs older versions for has not all of them if the giver dies meanwhile, and the steps
-/// before them are taken again.
+/// Who is given parameters that a lag needs older versions for has not all of them if the giver dies meanwhile, and the
+/// steps before them are taken again.
 #[test]
 fn steps_before_parameters_that_were_given_in_part_are_not_seen_yet() {
     for frame in 80..100 {
@@ -163,8 +163,8 @@ fn what_is_given_to_others_is_counted() {
             // When the other begins to read in place depends on time; from then on nothing is sent early.
             continue;
         }
-        // One process owns the second half, all of which the other has early; of the first half only the last half is. The
-        // last quarter alone may be too small for a piece, and goes with what is before it.
+        // One process owns the second half, all of which the other has early; of the first half only the last half is.
+        // The last quarter alone may be too small for a piece, and goes with what is before it.
         for piece_min in [PARAMETERS / 5, PARAMETERS / 2] {
             let pieces = exchanged_bytes(shared_memory, updates, piece_min);
             assert_eq!(pieces, [(all, bytes / 2), (all, bytes)], "{updates:?}");

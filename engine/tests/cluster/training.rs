@@ -216,8 +216,8 @@ impl ShardUpdate for TestUpdate {
     }
 }
 
-/// Three iterations over a persisted dataset, by an optimizer with or without state. `at_step` is called after each step
-/// that this process sees.
+/// Three iterations over a persisted dataset, by an optimizer with or without state. `at_step` is called after each
+/// step that this process sees.
 fn train(
     context: &Context,
     (optimizer, staleness, updates): (Optimizer, Staleness, UpdateFormat),

@@ -180,8 +180,8 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
     let place = Place::new(found);
     let (gpu, outputs) = (&place.gpu, ConvolutionPart::Outputs);
     let dnn = GpuDnn::new(gpu, Precision::F32).unwrap();
-    // Emulated, there is none of this stride; and none at all without windows, of more than cuDNN counts, or of more padding than
-    // filter.
+    // Emulated, there is none of this stride; and none at all without windows, of more than cuDNN counts, or of more
+    // padding than filter.
     let far = Convolution {
         stride: [3, 1],
         ..CONVOLUTION

@@ -337,7 +337,8 @@ fn a_capture_ends_whatever_fails_meanwhile(found: &GpuFound) {
     }
 }
 
-/// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they start and end.
+/// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they start
+/// and end.
 fn nobody_waits_for_a_gpu_while_a_graph_is_captured(found: &GpuFound, again: &GpuFound) {
     let gpu = Gpu::open(found, 0).unwrap();
     let other = Gpu::open(again, 0).unwrap();

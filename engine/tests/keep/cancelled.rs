@@ -81,7 +81,8 @@ fn an_action_is_ended_on_either_side_of_a_shuffle_and_while_it_is_prepared() {
     assert_eq!(context.range(0..10, 3).count().unwrap(), 10);
 }
 
-/// Nothing but the action itself touches the records: of blocks that are kept, and of what a fold has read of a shuffle.
+/// Nothing but the action itself touches the records: of blocks that are kept, and of what a fold has read of a
+/// shuffle.
 #[test]
 fn an_action_over_blocks_and_a_fold_of_a_shuffle_are_ended_within_their_partition() {
     const RECORDS: u64 = 200_000;
@@ -281,7 +282,8 @@ fn guarded(context: &Context, records: u64, dropped: impl Fn() + Clone + Send + 
     })
 }
 
-/// One worker has begun both sides of a join when the right one is cancelled; the left one is dropped between its batches.
+/// One worker has begun both sides of a join when the right one is cancelled; the left one is dropped between its
+/// batches.
 #[test]
 fn what_closures_made_is_dropped_within_its_task_where_a_round_is_cut() {
     let context = context(1);

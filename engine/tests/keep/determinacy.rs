@@ -147,8 +147,8 @@ fn lanes_that_move_to_another_process_get_the_same_records() {
     assert!(results.iter().all(|sum| *sum == wanted), "{results:?}");
 }
 
-/// The first process sends a copy of its second partition to one that has said by then what it has, and dies before it says so
-/// itself; a third one computes that partition anew, and sends its copy to the fourth.
+/// The first process sends a copy of its second partition to one that has said by then what it has, and dies before it
+/// says so itself; a third one computes that partition anew, and sends its copy to the fourth.
 #[test]
 fn a_copy_of_which_nobody_has_heard_is_not_kept_beside_what_is_computed_anew() {
     const LATE: usize = 4;

@@ -1,4 +1,5 @@
-//! What is kept: written down, cut from its lineage, copied to another process; and actions that are ended from outside.
+//! What is kept: written down, cut from its lineage, copied to another process; and actions that are ended from
+//! outside.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 

@@ -94,8 +94,8 @@ fn again(keep_shuffles_after: Duration, spoil: fn(&Path)) -> Again {
     }
 }
 
-/// Damages what all processes have spilled to `folder`. Those files have no names any more; the processes are one to the
-/// system, so what is open tells them.
+/// Damages what all processes have spilled to `folder`. Those files have no names any more; the processes are one to
+/// the system, so what is open tells them.
 fn damage(folder: &Path) {
     let mut damaged = 0;
     for entry in fs::read_dir("/proc/self/fd").unwrap() {

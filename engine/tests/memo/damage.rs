@@ -166,8 +166,8 @@ enum Untagged {
     Text(String),
 }
 
-/// Blocks of memoized datasets are in memory as well, and nothing is read back there. What is not in memory cannot be computed
-/// again after the cut.
+/// Blocks of memoized datasets are in memory as well, and nothing is read back there. What is not in memory cannot be
+/// computed again after the cut.
 #[test]
 fn records_that_cannot_be_read_back_after_a_cut_are_an_error_unless_they_are_in_memory() {
     for (level, memory_bytes_max, is_in_memory) in [

@@ -37,8 +37,8 @@ pub(crate) fn write_files(folder: &Path, count: usize) {
     }
 }
 
-/// Writes a file anew; its length differs from that of any other text of the tests, so that the grain of the file system's
-/// clock does not matter.
+/// Writes a file anew; its length differs from that of any other text of the tests, so that the grain of the file
+/// system's clock does not matter.
 pub(crate) fn write_file(folder: &Path, number: usize, text: &str) {
     std::fs::write(folder.join(format!("{number:03}.txt")), text).unwrap();
 }

@@ -40,8 +40,8 @@ fn cluster(processes: u32, caches: &[PathBuf]) -> TestCluster {
     }
 }
 
-/// Runs the program in a cluster; all results are `expected`. How often partitions were computed before the shuffle, and
-/// behind it.
+/// Runs the program in a cluster; all results are `expected`. How often partitions were computed before the shuffle,
+/// and behind it.
 fn run(cluster: &TestCluster, expected: &(Rows, Rows), kill: impl Fn(&Life) + Send + Sync + 'static) -> [usize; 2] {
     let ledgers = [Ledger::default(), Ledger::default()];
     let [read, summed] = ledgers.clone();
@@ -110,8 +110,8 @@ fn processes_that_die_leave_what_they_have_computed_to_the_others() {
         let chaos = Chaos::parse(&format!("kill=worker:1@block:{block}")).unwrap();
         let killed = cluster(3, &caches).with_chaos(chaos);
         let [read, _] = run(&killed, &expected, |_| {});
-        // The blocks of the killed process are on disk already, so nothing before the shuffle is computed twice but what
-        // each of the three had in hand when the round was cut.
+        // The blocks of the killed process are on disk already, so nothing before the shuffle is computed twice but
+        // what each of the three had in hand when the round was cut.
         assert!((PARTITIONS..=PARTITIONS + 3).contains(&read), "{read} at block {block}");
         assert_eq!(
             run(&cluster(2, &caches), &expected, |_| {}),

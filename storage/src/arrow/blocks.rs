@@ -77,7 +77,8 @@ fn too_large(object: &Object, range: &Range<u64>, bytes: u64, bytes_max: u64) ->
     ObjectError::malformed(&object.url, place, problem, remedy)
 }
 
-/// What the buffers unpack to, in bytes; `None` if the message is none of a batch, or a buffer lies outside of the block.
+/// What the buffers unpack to, in bytes; `None` if the message is none of a batch, or a buffer lies outside of the
+/// block.
 fn unpacked_bytes(message: &[u8], body: &[u8]) -> Option<u64> {
     let marked = message.strip_prefix(&MARK).unwrap_or(message);
     let message = root_as_message(marked.get(4..)?).ok()?;

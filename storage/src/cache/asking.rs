@@ -43,8 +43,8 @@ impl Cache {
         self.given(answer, range)
     }
 
-    /// Which version a peer has found this one to have grown from, `None` if it has found it to have changed; else an error
-    /// with this process's lease to find out.
+    /// Which version a peer has found this one to have grown from, `None` if it has found it to have changed; else an
+    /// error with this process's lease to find out.
     pub(super) fn seek_grown(&self, version: &Version) -> Result<Option<Version>, Option<FetchLease<'_>>> {
         let question = Question::Grown {
             version: version.clone(),

@@ -1,5 +1,5 @@
-//! Computed blocks that outlive the program: a folder of its own with the locks, journal, budget and Bloom filter of the
-//! cache, for bytes under the keys of their computations.
+//! Computed blocks that outlive the program: a folder of its own with the locks, journal, budget and Bloom filter of
+//! the cache, for bytes under the keys of their computations.
 
 use std::sync::Arc;
 

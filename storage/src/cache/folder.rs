@@ -155,8 +155,8 @@ impl Folder {
         !state.is_surveyed || state.bloom.may_contain(key)
     }
 
-    /// The lock under which a segment is fetched, so that one process does it. A process that is stopped as it fetches is
-    /// waited for once, and then only asked for: what it keeps from being written is fetched for every range of it.
+    /// The lock under which a segment is fetched, so that one process does it. A process that is stopped as it fetches
+    /// is waited for once, and then only asked for: what it keeps from being written is fetched for every range of it.
     pub(super) fn lock_fetch(&self, segment: &Segment) -> Option<File> {
         let number = u16::from_le_bytes([segment.key()[0], segment.key()[1]]);
         let number = u64::from(number) % FETCH_LOCKS;
@@ -245,8 +245,8 @@ impl Folder {
     /// Keeps a segment: which chunks it consists of, and those that are not there yet.
     ///
     /// # Errors
-    /// No room, no permission, a full disk, or another process that writes for too long. Nothing is kept then that could
-    /// be taken for whole.
+    /// No room, no permission, a full disk, or another process that writes for too long. Nothing is kept then that
+    /// could be taken for whole.
     pub(super) fn keep(&self, list: &ChunkList, bytes: &Bytes) -> Result<()> {
         let _alone = self.lock_write()?;
         // A list counts as older than its chunks, so that it goes before them: without one of them it is of no use.
@@ -276,8 +276,8 @@ impl Folder {
         written.map_err(|error| StorageError::io("write", &self.path, needed, error))
     }
 
-    /// The right to write, with all known that others have written. A process that is stopped as it writes is waited for
-    /// once, and then only asked for: else each that reads would wait for it, one after another, at each segment.
+    /// The right to write, with all known that others have written. A process that is stopped as it writes is waited
+    /// for once, and then only asked for: else each that reads would wait for it, one after another, at each segment.
     fn lock_write(&self) -> Result<(MutexGuard<'_, bool>, File)> {
         let mut thread = self.writing.lock().unpoisoned();
         let path = self.path.join("locks/write");

@@ -52,7 +52,8 @@ impl Cache {
         Ok(Brought { bytes, from })
     }
 
-    /// What is known of a segment from a shorter version or those before that: where it starts in the object, and the bytes.
+    /// What is known of a segment from a shorter version or those before that: where it starts in the object, and the
+    /// bytes.
     fn known_of(&self, mut shorter: Version, segment: &Segment) -> Option<(u64, Brought)> {
         for _ in 0..STEPS_BACK_MAX {
             let before = shorter.segment(segment.index);
@@ -69,7 +70,8 @@ impl Cache {
         None
     }
 
-    /// The part of a segment that is the same in a longer version: all but the object's first chunk, where a header may be.
+    /// The part of a segment that is the same in a longer version: all but the object's first chunk, where a header may
+    /// be.
     fn unchanging(&self, segment: &Segment) -> Range<u64> {
         let Range { start, end } = segment.range();
         if segment.index > 0 {

@@ -1,8 +1,8 @@
 //! What processes that share a folder have added to it, so that each learns of it without looking through the folder.
 //!
-//! A file of entries of one length, which is appended to until it is full. The first one is drawn and stands for no file: by
-//! it each process knows whether the journal is still the one that it has read. Losing it, or some of it, costs fetches and
-//! nothing else.
+//! A file of entries of one length, which is appended to until it is full. The first one is drawn and stands for no
+//! file: by it each process knows whether the journal is still the one that it has read. Losing it, or some of it,
+//! costs fetches and nothing else.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
@@ -13,8 +13,8 @@ use crate::bloom::Digest;
 
 const ENTRY_BYTES: usize = 40;
 
-/// Longest journal, in bytes. One that has reached it starts anew, and whoever had not read it to its end looks through the
-/// folder.
+/// Longest journal, in bytes. One that has reached it starts anew, and whoever had not read it to its end looks through
+/// the folder.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
 /// Longest file that an entry stands for, in bytes. What counts too much is counted anew before anything is evicted.

@@ -36,8 +36,8 @@ struct CsvReader<T> {
 /// them by position.
 ///
 /// # Errors
-/// Options that make no sense together, or the first record of the file cannot be read, or lacks the column of an optional
-/// field where [`CsvOptions::columns_may_be_missing`] is off.
+/// Options that make no sense together, or the first record of the file cannot be read, or lacks the column of an
+/// optional field where [`CsvOptions::columns_may_be_missing`] is off.
 pub fn read_csv<T: DeserializeOwned>(
     stores: &Stores,
     split: &TextSplit,

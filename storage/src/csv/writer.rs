@@ -12,7 +12,8 @@ use crate::object::ObjectError;
 use crate::text::TextFile;
 use crate::text::file::failed;
 
-/// Makes a file of delimited text, record by record in memory, that [`read_csv`](super::read_csv) reads with the same options.
+/// Makes a file of delimited text, record by record in memory, that [`read_csv`](super::read_csv) reads with the same
+/// options.
 #[derive(Debug)]
 pub struct CsvWriter {
     url: String,
@@ -33,8 +34,8 @@ impl CsvWriter {
     /// The same for a file that may be compressed, and has no text yet.
     ///
     /// # Errors
-    /// Options that make no sense together, or with which what is written is not what is read: without a quote, since a field may
-    /// hold a delimiter, or with white space trimmed.
+    /// Options that make no sense together, or with which what is written is not what is read: without a quote, since a
+    /// field may hold a delimiter, or with white space trimmed.
     pub fn with_file(file: TextFile, options: &CsvOptions) -> Result<Self> {
         let url = file.url().to_owned();
         check(&url, options)?;
@@ -55,13 +56,13 @@ impl CsvWriter {
         })
     }
 
-    /// Appends a record: a struct, or what has as many fields each time and no names if there is to be no header. The first
-    /// struct has the header before it, if there is to be one.
+    /// Appends a record: a struct, or what has as many fields each time and no names if there is to be no header. The
+    /// first struct has the header before it, if there is to be one.
     ///
     /// # Errors
     /// A value that is no row of fields, has no names for the header, or has a line end within a field where
-    /// [`CsvOptions::quoted_newlines`] is off, or is longer than [`TextOptions::line_bytes_max`](crate::text::TextOptions::line_bytes_max):
-    /// nobody could read it again.
+    /// [`CsvOptions::quoted_newlines`] is off, or is longer than
+    /// [`TextOptions::line_bytes_max`](crate::text::TextOptions::line_bytes_max): nobody could read it again.
     pub fn push(&mut self, record: &impl Serialize) -> Result<()> {
         self.write(record)?;
         let bytes = &self.writer.get_ref().written;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What tiers have taken of a device's memory, all together; copies count the same. Each tier has a limit of its own for that sum.
+/// What tiers have taken of a device's memory, all together; copies count the same. Each tier has a limit of its own
+/// for that sum.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceBudget(Arc<AtomicU64>);
 

@@ -14,8 +14,8 @@ use crate::unpoisoned::Unpoisoned;
 /// Keeps buffers in the memory of one device, up to a limit in bytes. Threads share it by reference if the device's
 /// buffers may be shared by threads.
 ///
-/// Buffers are evicted least recently used first, and never while somebody has a [`DevicePin`] of them. The limit is one of what they
-/// take there ([`DeviceMemory::taken_bytes`]).
+/// Buffers are evicted least recently used first, and never while somebody has a [`DevicePin`] of them. The limit is
+/// one of what they take there ([`DeviceMemory::taken_bytes`]).
 pub struct DeviceTier<B> {
     name: String,
     bytes_max: u64,
@@ -45,9 +45,9 @@ impl<B> DeviceTier<B> {
     /// however many threads want them. `source` must not ask this tier for the same key.
     ///
     /// # Errors
-    /// [`DeviceError::OverBudget`] if there is no room beside what is in use, [`DeviceError::OutOfMemory`] if the device
-    /// refuses although all that may go has gone, or the error of `source` or of the device. Nothing is kept under
-    /// `key` then, and the next call tries again.
+    /// [`DeviceError::OverBudget`] if there is no room beside what is in use, [`DeviceError::OutOfMemory`] if the
+    /// device refuses although all that may go has gone, or the error of `source` or of the device. Nothing is kept
+    /// under `key` then, and the next call tries again.
     pub fn pin<S: AsRef<[u8]>>(
         &self,
         memory: &impl DeviceMemory<Buffer = B>,
@@ -69,7 +69,8 @@ impl<B> DeviceTier<B> {
         self.state().contains(key)
     }
 
-    /// Frees the buffers whose keys are not to be kept. Those in use stay until they are evicted or this is called again.
+    /// Frees the buffers whose keys are not to be kept. Those in use stay until they are evicted or this is called
+    /// again.
     pub fn retain(&self, keep: impl FnMut(&DeviceKey) -> bool) {
         self.state().retain(keep);
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// On many systems the folder for temporary files is in memory, and this one is on a disk.
 const ON_DISK: &str = "/var/tmp";
 
-/// The folder for temporary files: that of the user (`TMPDIR`) or the system, or another one if the system's takes no files, or is
-/// in memory, where blocks that memory has no room for would be kept in memory.
+/// The folder for temporary files: that of the user (`TMPDIR`) or the system, or another one if the system's takes no
+/// files, or is in memory, where blocks that memory has no room for would be kept in memory.
 pub fn temporary_folder() -> PathBuf {
     let is_chosen = env::var_os("TMPDIR").is_some();
     chosen(env::temp_dir(), is_chosen, is_writable, is_in_memory)

@@ -80,7 +80,8 @@ fn is_scheme(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// The path of a `file://` URL, percent-decoded. `?` and `#` belong to the pattern, not to the URL, and `\\` to the name.
+/// The path of a `file://` URL, percent-decoded. `?` and `#` belong to the pattern, not to the URL, and `\\` to the
+/// name.
 fn file_path(url: &str, rest: &str) -> Result<String, ObjectError> {
     let path = rest
         .strip_prefix("localhost")

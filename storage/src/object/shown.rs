@@ -1,7 +1,7 @@
 //! Names as they are shown: an address of http may hold a password, and the signature in its query is one.
 
-/// A path, pattern or URL for people to see. Of an address of http(s) the user and what follows `?` are left out, as they
-/// may let others in.
+/// A path, pattern or URL for people to see. Of an address of http(s) the user and what follows `?` are left out, as
+/// they may let others in.
 pub fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_http(scheme)) else {
         return url.to_owned();
@@ -19,7 +19,8 @@ fn is_http(scheme: &str) -> bool {
     ["http", "https"].iter().any(|http| scheme.eq_ignore_ascii_case(http))
 }
 
-/// The same for all addresses in a text of others. What ends one there is no part of any: brackets and apostrophes may be.
+/// The same for all addresses in a text of others. What ends one there is no part of any: brackets and apostrophes may
+/// be.
 pub(crate) fn all_shown(text: &str) -> String {
     let ends = |letter: char| letter.is_whitespace() || "\"`<>".contains(letter);
     let pieces = text.split_inclusive(ends).map(|piece| {

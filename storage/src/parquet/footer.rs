@@ -35,8 +35,8 @@ fn in_microseconds(metadata: &ArrowReaderMetadata) -> Option<SchemaRef> {
     Some(Arc::new(Schema::new(fields)))
 }
 
-/// A field in which times are in microseconds. Both schemas have the same values that hold no others, in the same order,
-/// and `are_times` says of each from this field on whether it is a time.
+/// A field in which times are in microseconds. Both schemas have the same values that hold no others, in the same
+/// order, and `are_times` says of each from this field on whether it is a time.
 fn with_times(field: &FieldRef, are_times: &mut impl Iterator<Item = bool>) -> FieldRef {
     let data_type = match field.data_type() {
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| with_times(field, are_times)).collect()),

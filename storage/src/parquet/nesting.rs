@@ -1,9 +1,9 @@
-//! How deep the columns of a file lie within each other. The decoder calls itself for each level and makes room for as many
-//! fields as a group claims, without a limit: what would be too much for it is refused before.
+//! How deep the columns of a file lie within each other. The decoder calls itself for each level and makes room for as
+//! many fields as a group claims, without a limit: what would be too much for it is refused before.
 //!
-//! Only the schema is looked at, in Thrift's [compact protocol], in which footers are written. The decoder reads fields that it
-//! knows without looking at their types. So other types than theirs are refused: what this took for one value, the decoder could
-//! take for the beginning of another schema.
+//! Only the schema is looked at, in Thrift's [compact protocol], in which footers are written. The decoder reads fields
+//! that it knows without looking at their types. So other types than theirs are refused: what this took for one value,
+//! the decoder could take for the beginning of another schema.
 //!
 //! [compact protocol]: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 
@@ -13,7 +13,8 @@ const DEPTH_MAX: usize = 100;
 const PARTS_DEPTH_MAX: usize = 16;
 /// The field of a footer that says which version it is of.
 const VERSION: i16 = 1;
-/// The field behind it that holds the schema: a list with a structure for each group and column, each group before what is in it.
+/// The field behind it that holds the schema: a list with a structure for each group and column, each group before what
+/// is in it.
 const SCHEMA: i16 = 2;
 /// The field of such a structure that says how many fields a group has.
 const CHILDREN: i16 = 5;

@@ -38,8 +38,8 @@ struct ParquetReader<T> {
 /// are left out.
 ///
 /// # Errors
-/// The footer cannot be read, or there is no column of an optional field where [`ParquetOptions::columns_may_be_missing`] is
-/// off; the row groups are read as their rows are asked for.
+/// The footer cannot be read, or there is no column of an optional field where
+/// [`ParquetOptions::columns_may_be_missing`] is off; the row groups are read as their rows are asked for.
 pub fn read_parquet<T: DeserializeOwned>(
     stores: &Stores,
     split: &ParquetSplit,

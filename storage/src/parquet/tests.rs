@@ -168,8 +168,8 @@ fn hostile_footers_and_what_goes_beyond_a_limit_are_errors() {
     );
 }
 
-/// A file without rows whose schema is a root, groups of one field within each other, and a column of numbers. The root says
-/// that it has `children` fields.
+/// A file without rows whose schema is a root, groups of one field within each other, and a column of numbers. The root
+/// says that it has `children` fields.
 fn nested(groups: usize, children: i32) -> Vec<u8> {
     // Heads of fields have how much further this one is in the upper half, and its type in the lower.
     let number = |head: u8, value: i32| {
@@ -231,7 +231,8 @@ fn columns_too_deep_within_each_other_are_an_error_and_no_overflow_of_the_stack(
     // What the decoder would read before it finds that the root has no such fields.
     let message = error_of(nested(100_000, 0), &ParquetOptions::default());
     assert!(message.contains("columns that no group has"), "{message}");
-    // A version that is said to be a text: the decoder would read its length as the version, and then the text as a schema.
+    // A version that is said to be a text: the decoder would read its length as the version, and then the text as a
+    // schema.
     let mut deep = nested(100_000, 1);
     assert_eq!(deep[4..6], [0x15, 2]);
     deep[4] = 0x18;

@@ -26,8 +26,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Notes that `range` is about to be read, and if it goes on where a range before it has ended, begins to bring what
-    /// comes behind it.
+    /// Notes that `range` is about to be read, and if it goes on where a range before it has ended, begins to bring
+    /// what comes behind it.
     pub(super) fn go_on(
         &self,
         client: &Client,

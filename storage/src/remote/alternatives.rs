@@ -5,7 +5,8 @@ use crate::object::ObjectError;
 /// Most patterns that one may stand for.
 const ALTERNATIVES_MAX: usize = 1000;
 
-/// The patterns without braces that `pattern` stands for, in order. Braces may be within braces; in `[..]` they are letters.
+/// The patterns without braces that `pattern` stands for, in order. Braces may be within braces; in `[..]` they are
+/// letters.
 pub(super) fn alternatives(pattern: &str) -> Result<Vec<String>, ObjectError> {
     let invalid = |reason: String| ObjectError::invalid_name(pattern, reason);
     let (mut done, mut pending) = (Vec::new(), vec![pattern.to_owned()]);
@@ -75,7 +76,8 @@ impl Iterator for Outside<'_> {
     }
 }
 
-/// How long the rest of a class is that begins before `rest`, if it ends. A `]` at its start, or behind `!`, is one of its letters.
+/// How long the rest of a class is that begins before `rest`, if it ends. A `]` at its start, or behind `!`, is one of
+/// its letters.
 fn class_bytes(rest: &str) -> Option<usize> {
     let negated = usize::from(rest.starts_with('!'));
     let first = rest[negated..].chars().next()?;

@@ -41,7 +41,8 @@ const CUTS_MAX: usize = 3;
 const TICK: Duration = Duration::from_secs(1);
 const SETTLING_MAX: usize = 2;
 
-/// Goes with an answer about an object that is known by its date alone, and may have been changed in the second of that answer.
+/// Goes with an answer about an object that is known by its date alone, and may have been changed in the second of that
+/// answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JustChanged;
 
@@ -103,9 +104,9 @@ impl Client {
         })?
     }
 
-    /// The same of an address, which may answer only those who read, see [`told`]. What was changed a moment ago is asked about
-    /// again a second later: another change in the same one would leave it the same date, and who comes later would take what is
-    /// kept of the old contents for the new.
+    /// The same of an address, which may answer only those who read, see [`told`]. What was changed a moment ago is
+    /// asked about again a second later: another change in the same one would leave it the same date, and who comes
+    /// later would take what is kept of the old contents for the new.
     pub(super) fn head_or_get(&self, target: Target) -> Result<Object> {
         let ask = || self.run(told(target.clone()))?;
         let (mut found, mut just_changed) = ask()?;
@@ -225,9 +226,9 @@ impl Runner {
     }
 }
 
-/// What a server tells of an address, and whether that was [just changed](JustChanged). It may answer only those who read: one that
-/// is signed for that, or of a server that does not know the length of what it sends before it sends it. The first byte tells of
-/// the whole then.
+/// What a server tells of an address, and whether that was [just changed](JustChanged). It may answer only those who
+/// read: one that is signed for that, or of a server that does not know the length of what it sends before it sends it.
+/// The first byte tells of the whole then.
 async fn told(target: Target) -> Result<(Object, bool)> {
     let ask = |options| target.store.get_opts(&target.path, options);
     let head = GetOptions {

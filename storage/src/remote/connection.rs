@@ -1,14 +1,14 @@
 //! How long servers may be silent, and how long one is called that has never answered.
 //!
-//! The client below counts as silence all the time from the beginning of a request to that of its answer, so sending much
-//! over a slow line would seem to be silence. Requests that send bytes go through a client that does not count it, with a
-//! limit that grows with what they send.
+//! The client below counts as silence all the time from the beginning of a request to that of its answer, so sending
+//! much over a slow line would seem to be silence. Requests that send bytes go through a client that does not count it,
+//! with a limit that grows with what they send.
 //!
-//! What is known by the date of its last change, and was changed in the very second in which a server answers, may be changed again
-//! in it. Only the answer itself tells, so that is marked here.
+//! What is known by the date of its last change, and was changed in the very second in which a server answers, may be
+//! changed again in it. Only the answer itself tells, so that is marked here.
 //!
-//! Servers that are restarted are called again for minutes. Behind a name that is mistyped there is nobody, which is to be
-//! said sooner.
+//! Servers that are restarted are called again for minutes. Behind a name that is mistyped there is nobody, which is to
+//! be said sooner.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,7 +79,8 @@ impl HttpService for Connection {
         let mut answered = self.send(request).await;
         if let Ok(response) = &mut answered {
             self.has_answered.store(true, Ordering::Relaxed);
-            // A server that does not know the method will not learn it. The library asks again after all answers from 500 on.
+            // A server that does not know the method will not learn it. The library asks again after all answers from
+            // 500 on.
             if response.status() == NOT_IMPLEMENTED
                 && let Ok(status) = METHOD_NOT_ALLOWED.try_into()
             {

@@ -1,7 +1,8 @@
 //! What is done with a folder of parts that is there when another one is to get its name.
 //!
-//! It is replaced by one step of the file system that swaps the names of two folders. So at each moment the name leads to all of
-//! the old parts or to all of the new ones, and the old ones are removed under the name that the new ones had.
+//! It is replaced by one step of the file system that swaps the names of two folders. So at each moment the name leads
+//! to all of the old parts or to all of the new ones, and the old ones are removed under the name that the new ones
+//! had.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -16,16 +17,16 @@ pub enum Existing {
     /// It stays, and writing is refused.
     #[default]
     Refuse,
-    /// A folder of parts is replaced at the very end: its name leads to all of the old parts or to all of the new ones at every
-    /// moment, whoever dies, and to the old ones if the writing fails. A writer that is killed right then may leave the old parts in a
-    /// hidden folder beside it.
+    /// A folder of parts is replaced at the very end: its name leads to all of the old parts or to all of the new ones
+    /// at every moment, whoever dies, and to the old ones if the writing fails. A writer that is killed right then may
+    /// leave the old parts in a hidden folder beside it.
     ///
-    /// Where several processes run a program, nothing that it reads may be replaced: one that is started for a lost one reads it again.
-    /// What the disk fails to make durable after the swap is an error, with the new parts in place.
+    /// Where several processes run a program, nothing that it reads may be replaced: one that is started for a lost one
+    /// reads it again. What the disk fails to make durable after the swap is an error, with the new parts in place.
     ///
-    /// It is refused if there is a file that is no part (`part-*`, `_SUCCESS`, checksums of those), and for links. And it takes a
-    /// local folder, on a file system that can swap two folders in one step, as those of Linux and macOS for local disks can;
-    /// network file systems, HDFS and stores of objects cannot.
+    /// It is refused if there is a file that is no part (`part-*`, `_SUCCESS`, checksums of those), and for links. And
+    /// it takes a local folder, on a file system that can swap two folders in one step, as those of Linux and macOS for
+    /// local disks can; network file systems, HDFS and stores of objects cannot.
     Replace,
 }
 
@@ -102,8 +103,8 @@ impl Existing {
         }
     }
 
-    /// Looks once more at what had the name `target` and is `folder` now: what came after the last look, and may not be replaced,
-    /// gets its name back.
+    /// Looks once more at what had the name `target` and is `folder` now: what came after the last look, and may not be
+    /// replaced, gets its name back.
     fn settle(self, folder: &Path, target: &Path) -> Result<Before> {
         let Err(refused) = self.check(folder) else {
             return Ok(Before::Swapped);
@@ -154,7 +155,8 @@ fn take_name(folder: &Path, target: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
     match renameat_with(CWD, folder, CWD, target, RenameFlags::NOREPLACE) {
-        // A file system that does not know how, as those of networks: there an empty folder that has just come may be replaced.
+        // A file system that does not know how, as those of networks: there an empty folder that has just come may be
+        // replaced.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => std::fs::rename(folder, target),
         renamed => Ok(renamed?),
     }

@@ -1,9 +1,9 @@
 //! A folder of part files that appears whole or not at all.
 //!
-//! The local file system renames a folder at once, and so does HDFS. A store of objects cannot: there the parts are written under their
-//! final names, beside a marker `.distdl-unfinished` that is written before the first and removed after the last, and
-//! listings of this program leave out what lies beside a marker. A writer that was taken for dead, and finds the marker gone
-//! or another's, touches nothing any more. Other programs see parts early; for them there is
+//! The local file system renames a folder at once, and so does HDFS. A store of objects cannot: there the parts are
+//! written under their final names, beside a marker `.distdl-unfinished` that is written before the first and removed
+//! after the last, and listings of this program leave out what lies beside a marker. A writer that was taken for dead,
+//! and finds the marker gone or another's, touches nothing any more. Other programs see parts early; for them there is
 //! `_SUCCESS`, as Hadoop writes it, which is the last object to come. A writer that is killed leaves parts and marker
 //! behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
 //! local disk is removed by the next one that writes beside it; on a file system of several hosts, a day later.
@@ -35,8 +35,8 @@ const SAVES: Kind = Kind {
     other_boots_after: LEFT_AFTER,
 };
 
-/// Writes the parts of a folder. No listing shows them before [`FolderWriter::commit`]; dropped without it, the parts are
-/// removed. In a store of objects other programs may see parts earlier, but no object `_SUCCESS` beside them; and a
+/// Writes the parts of a folder. No listing shows them before [`FolderWriter::commit`]; dropped without it, the parts
+/// are removed. In a store of objects other programs may see parts earlier, but no object `_SUCCESS` beside them; and a
 /// listing that goes on from before the first part until after the commit may see the later part of the names only.
 #[derive(Debug)]
 #[must_use = "a folder without `commit` is removed again"]
@@ -265,9 +265,9 @@ fn holds(folder: &Prefix, name: &str, bytes: &Bytes) -> Result<bool, ObjectError
 
 /// A folder of parts that several processes write, any of which may die, and that appears whole or not at all.
 ///
-/// Its copies in all processes have one name for what is unfinished. One process makes the place for it, all write parts,
-/// each under a name that nobody else has; one process publishes those that count; one removes what is left. Each step
-/// may be taken again, by the same process or another.
+/// Its copies in all processes have one name for what is unfinished. One process makes the place for it, all write
+/// parts, each under a name that nobody else has; one process publishes those that count; one removes what is left.
+/// Each step may be taken again, by the same process or another.
 #[derive(Debug, Clone)]
 pub struct SharedFolder {
     target: PathBuf,
@@ -299,7 +299,8 @@ impl SharedFolder {
     /// Makes the place for parts, beside the folder itself, and tries whether they can be published from it.
     ///
     /// # Errors
-    /// The folder exists already and is not to be replaced, or cannot be, or the file system refuses or has no hard links.
+    /// The folder exists already and is not to be replaced, or cannot be, or the file system refuses or has no hard
+    /// links.
     pub fn begin(&self) -> Result<()> {
         self.existing.check(&self.target)?;
         local::parent(&self.target)?;
@@ -353,8 +354,8 @@ impl SharedFolder {
     /// (name in the folder, what [`SharedFolder::write_part`] returned). Parts that are not among them stay out.
     ///
     /// # Errors
-    /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here; or
-    /// the file system refuses.
+    /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here;
+    /// or the file system refuses.
     pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
         let parent = local::parent(&self.target)?;
         if self.is_published(parts) {
@@ -384,8 +385,8 @@ impl SharedFolder {
                 .all(|(name, written)| same_file(&self.target.join(name), &self.unfinished.join(written)))
     }
 
-    /// Removes all that was written and not published. First it is taken out of the way, whole: a process that wakes as it
-    /// publishes must not find half of it.
+    /// Removes all that was written and not published. First it is taken out of the way, whole: a process that wakes as
+    /// it publishes must not find half of it.
     ///
     /// # Errors
     /// If the file system refuses.
@@ -428,8 +429,8 @@ fn must_be_plain(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes the new name in `parent` of what was `folder` survive a power cut, and lets go of the old name, under which is what was
-/// there before.
+/// Makes the new name in `parent` of what was `folder` survive a power cut, and lets go of the old name, under which is
+/// what was there before.
 fn let_go(folder: TempDir, before: &Before, parent: &Path) -> Result<(), ObjectError> {
     // Whatever happens from here on, only what is not needed any more may be removed.
     let path = folder.keep();

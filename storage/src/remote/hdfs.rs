@@ -1,8 +1,8 @@
 //! The distributed file system of Hadoop behind the face of a store of objects.
 //!
-//! The client is `hdfs-native`, which speaks the protocol itself: no Java is loaded. What is added here: a limit of time
-//! for every request; errors of their kind; a version that belongs to the very bytes that are read; and writing under
-//! names that no two writers share, renamed when they are whole.
+//! The client is `hdfs-native`, which speaks the protocol itself: no Java is loaded. What is added here: a limit of
+//! time for every request; errors of their kind; a version that belongs to the very bytes that are read; and writing
+//! under names that no two writers share, renamed when they are whole.
 
 use std::fmt;
 use std::ops::Range;
@@ -31,7 +31,8 @@ const PAUSE_MILLIS: u64 = 100;
 /// How often name nodes that do not answer are called again: the pauses grow up to 15 seconds.
 const CALLS_MAX: usize = 40;
 
-/// How often a file is written whose blocks come quicker than the name node hears of them, and the longest pause between.
+/// How often a file is written whose blocks come quicker than the name node hears of them, and the longest pause
+/// between.
 const WRITES_MAX: usize = 8;
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 const NOT_HEARD_YET: &str = "NotReplicatedYetException";

@@ -123,9 +123,9 @@ impl Listing {
     }
 }
 
-/// A listed object as reading will find it: a store that lists no entity tag is asked about it, and so is any store about an
-/// empty object, since a name that ends with `/`, which consoles and Hadoop write to mark a folder, comes without its `/`.
-/// `None` if it is such a marker, or has gone since it was listed.
+/// A listed object as reading will find it: a store that lists no entity tag is asked about it, and so is any store
+/// about an empty object, since a name that ends with `/`, which consoles and Hadoop write to mark a folder, comes
+/// without its `/`. `None` if it is such a marker, or has gone since it was listed.
 async fn described(store: Arc<dyn ObjectStore>, url: String, meta: ObjectMeta) -> Result<Option<Object>> {
     if meta.e_tag.is_some() && meta.size > 0 {
         return Ok(Some(object(&url, &meta)));

@@ -17,8 +17,8 @@ use crate::object::{Object, ObjectError, remedy};
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
-/// More than what a file system counts times of changes in: kernels set a clock for it up to every 10 ms, and some write it down
-/// in whole seconds, FAT in two.
+/// More than what a file system counts times of changes in: kernels set a clock for it up to every 10 ms, and some
+/// write it down in whole seconds, FAT in two.
 const TICK: Duration = Duration::from_millis(20);
 const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
 
@@ -54,7 +54,8 @@ pub(super) fn list(pattern: &str) -> Result<Vec<Object>> {
     }
 }
 
-/// A path or pattern without the parts that say nothing, so that a file has one name however it is found: `./a//./b/` is `a/b/`.
+/// A path or pattern without the parts that say nothing, so that a file has one name however it is found: `./a//./b/`
+/// is `a/b/`.
 pub(super) fn spelled(pattern: &str) -> String {
     let parts = pattern.split('/').filter(|part| !matches!(*part, "" | "."));
     let parts = parts.collect::<Vec<&str>>().join("/");
@@ -83,8 +84,8 @@ fn matches(pattern: &str) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-/// The paths that `pattern` matches. `glob` would find them too, but it follows links that lead back to where it comes from,
-/// round and round, finds nothing hidden by any pattern, and panics at names that are not UTF-8.
+/// The paths that `pattern` matches. `glob` would find them too, but it follows links that lead back to where it comes
+/// from, round and round, finds nothing hidden by any pattern, and panics at names that are not UTF-8.
 fn paths(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
     match pattern.split('/').any(|part| part == "**") {
         true => below(pattern),
@@ -260,8 +261,8 @@ fn folder(path: &Path) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-/// What an entry of a folder, whose path is `path`, leads to. Its path may lead into another folder meanwhile, which has
-/// replaced this one: with the metadata of this one, who reads it learns that it has changed.
+/// What an entry of a folder, whose path is `path`, leads to. Its path may lead into another folder meanwhile, which
+/// has replaced this one: with the metadata of this one, who reads it learns that it has changed.
 pub(super) fn entry_metadata(entry: &DirEntry, path: &Path) -> Result<Metadata> {
     match entry.metadata() {
         Ok(metadata) if metadata.is_symlink() => self::metadata(path),
@@ -286,9 +287,9 @@ fn listed(path: &Path, metadata: Metadata, again: impl Fn() -> Result<Metadata>)
     Err(ObjectError::unsupported(&now.url, remedy))
 }
 
-/// What a file is once its next change shows: one in the same tick of the clock as the last would leave it the same time, and if
-/// it leaves the same length too, who comes later would take what is kept of the old contents for the new. A file that is gone by
-/// then is as it was: who reads it learns that.
+/// What a file is once its next change shows: one in the same tick of the clock as the last would leave it the same
+/// time, and if it leaves the same length too, who comes later would take what is kept of the old contents for the new.
+/// A file that is gone by then is as it was: who reads it learns that.
 fn settled(mut metadata: Metadata, again: impl Fn() -> Result<Metadata>) -> Metadata {
     for _ in 0..SETTLING_MAX {
         let changed = metadata.modified().ok().filter(|_| metadata.is_file());
@@ -304,8 +305,8 @@ fn settled(mut metadata: Metadata, again: impl Fn() -> Result<Metadata>) -> Meta
     metadata
 }
 
-/// How long it takes until a change would show; `None` if one does now. A time far ahead was set by somebody, and a change
-/// would set another.
+/// How long it takes until a change would show; `None` if one does now. A time far ahead was set by somebody, and a
+/// change would set another.
 fn until_settled(changed: SystemTime, now: SystemTime) -> Option<Duration> {
     let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
     let tick = match since.subsec_nanos() {
@@ -410,7 +411,8 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
     durable::sync_folder(path).map_err(|error| failed(path, "sync the folder", &error))
 }
 
-/// Hidden names, so that no listing takes an unfinished file for input, and the permissions that the user's mask leaves.
+/// Hidden names, so that no listing takes an unfinished file for input, and the permissions that the user's mask
+/// leaves.
 pub(super) fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".distdl-").suffix(".unfinished");

@@ -149,8 +149,8 @@ impl ObjectFolder {
         })?
     }
 
-    /// Writes a new object, whole or not at all. One that could not be [read](Self::read) is an error now, and not when it is
-    /// needed.
+    /// Writes a new object, whole or not at all. One that could not be [read](Self::read) is an error now, and not when
+    /// it is needed.
     pub(crate) fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
         self.put(name, bytes, PutMode::Create)
     }
@@ -174,10 +174,10 @@ impl ObjectFolder {
         self.client.remove(self.object(name))
     }
 
-    /// Removes what writers that were killed have left in a local folder: `object_store` fills files named `object#1` and
-    /// renames them, and shows them to nobody. Others may be writing to the folder, objects of the same names too, so only
-    /// what was last changed a day or more before the object `name` is taken for left.
-    /// Only of objects whose names begin as `written` ones do: other files are others'. On HDFS such files have hidden names.
+    /// Removes what writers that were killed have left in a local folder: `object_store` fills files named `object#1`
+    /// and renames them, and shows them to nobody. Others may be writing to the folder, objects of the same names too,
+    /// so only what was last changed a day or more before the object `name` is taken for left. Only of objects whose
+    /// names begin as `written` ones do: other files are others'. On HDFS such files have hidden names.
     pub(crate) fn remove_unfinished(&self, name: &str, written: &[&str]) -> Result<()> {
         let Some(folder) = &self.folder else {
             let writes_beside = self.url().starts_with("hdfs://");
@@ -206,8 +206,8 @@ impl ObjectFolder {
         sweep().map_err(|error| local::failed(folder, "remove unfinished files from it", &error))
     }
 
-    /// Removes files with names of [`unfinished`](super::pattern::unfinished) ones that were last changed a day or more before
-    /// the object `name`.
+    /// Removes files with names of [`unfinished`](super::pattern::unfinished) ones that were last changed a day or more
+    /// before the object `name`.
     fn remove_hidden(&self, name: &str) -> Result<()> {
         let listed = self.list()?;
         let Some(newest) = listed.iter().find(|found| found.name == name) else {
@@ -229,8 +229,8 @@ impl ObjectFolder {
     }
 }
 
-/// The full path without `..`, which `object_store` refuses. What is there may be a link, so that its parent is another one
-/// than its name says.
+/// The full path without `..`, which `object_store` refuses. What is there may be a link, so that its parent is another
+/// one than its name says.
 fn without_parents(path: &Path) -> io::Result<PathBuf> {
     let mut plain = PathBuf::new();
     for component in std::path::absolute(path)?.components() {

@@ -16,13 +16,14 @@ pub struct StoresOptions {
     pub read_bytes_max: u64,
     /// Most objects that one listing may name. Default 1,000,000.
     pub list_objects_max: usize,
-    /// How often a failed request to a server is tried again, with growing pauses, as long as `request_timeout` lets it.
-    /// Default 1000, so that the time decides.
+    /// How often a failed request to a server is tried again, with growing pauses, as long as `request_timeout` lets
+    /// it. Default 1000, so that the time decides.
     pub retries: usize,
     /// The first of those pauses, at least a millisecond; the others are up to 40 times as long. Default 500 ms.
     pub retry_pause: Duration,
-    /// How long a server may be silent, connecting or sending, before the request counts as failed; while it is being sent
-    /// bytes, a second longer for each 16 KiB. One that has never answered is not called any longer than that. Default 30 s.
+    /// How long a server may be silent, connecting or sending, before the request counts as failed; while it is being
+    /// sent bytes, a second longer for each 16 KiB. One that has never answered is not called any longer than that.
+    /// Default 30 s.
     pub silence_timeout: Duration,
     /// How long one request may take with all its retries. Default 10 minutes.
     pub request_timeout: Duration,

@@ -1,5 +1,5 @@
-//! Folders of buckets, page by page. What the library puts together of a folder's pages would be all that is in it before
-//! anybody can look at the limit.
+//! Folders of buckets, page by page. What the library puts together of a folder's pages would be all that is in it
+//! before anybody can look at the limit.
 
 use std::fmt;
 use std::sync::Arc;

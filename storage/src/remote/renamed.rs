@@ -1,7 +1,7 @@
 //! A folder of part files in a store that renames a folder at once.
 //!
-//! The parts are written into a hidden folder beside it, which is renamed when all are there. So a writer that is killed
-//! leaves nothing but a hidden folder, and the name free.
+//! The parts are written into a hidden folder beside it, which is renamed when all are there. So a writer that is
+//! killed leaves nothing but a hidden folder, and the name free.
 
 use bytes::Bytes;
 use object_store::PutMode;

@@ -217,8 +217,8 @@ impl State {
         }
     }
 
-    /// The least recently used block in memory that is not pinned, of all datasets but `except`, and other than those that
-    /// must be written to disk first unless `may_write`.
+    /// The least recently used block in memory that is not pinned, of all datasets but `except`, and other than those
+    /// that must be written to disk first unless `may_write`.
     pub(super) fn victim(&self, except: Option<u64>, may_write: bool) -> Option<BlockId> {
         self.first_used(except, |entry| entry.pins == 0 && (may_write || !entry.needs_writing()))
     }

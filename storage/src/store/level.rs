@@ -10,8 +10,8 @@ pub enum Level {
     Disk,
     /// In memory, and written to disk when other datasets need the room, or there is none beside its other blocks.
     MemoryAndDisk,
-    /// [`Level::Memory`] in two processes. Who computes a block gives a copy to another process; a store of its own, and
-    /// a program of one process, keeps it once.
+    /// [`Level::Memory`] in two processes. Who computes a block gives a copy to another process; a store of its own,
+    /// and a program of one process, keeps it once.
     Memory2,
     /// [`Level::Disk`] in two processes.
     Disk2,

@@ -16,8 +16,8 @@ pub struct Pin {
 }
 
 impl BlockStore {
-    /// The block of `id` with a pin on it, if it is in memory. The statistics count no hit: whoever pins a block reads it
-    /// with [`BlockStore::get`] as well, or will.
+    /// The block of `id` with a pin on it, if it is in memory. The statistics count no hit: whoever pins a block reads
+    /// it with [`BlockStore::get`] as well, or will.
     ///
     /// # Errors
     /// [`StorageError::WrongType`](crate::StorageError::WrongType) as [`BlockStore::get`].

@@ -16,8 +16,8 @@ pub struct Reservation {
     bytes: u64,
 }
 
-/// What all reservations of a store take together. Changed with the index locked, so that blocks and reservations do not
-/// take the same room; read without.
+/// What all reservations of a store take together. Changed with the index locked, so that blocks and reservations do
+/// not take the same room; read without.
 #[derive(Debug, Default)]
 pub(super) struct Reserved(AtomicU64);
 

@@ -1,11 +1,11 @@
 //! Nulls in lists, maps and structs of a row, which `serde_arrow` would read as whatever lies under them.
 //!
-//! It looks whether a value is there where a field is an `Option`, a number or a text. So each other value is asked for as
-//! if it were an `Option`, and one that is not there is an error.
+//! It looks whether a value is there where a field is an `Option`, a number or a text. So each other value is asked for
+//! as if it were an `Option`, and one that is not there is an error.
 //!
-//! An array or a tuple takes as many values as it has, and leaves the rest where they are. Here they take all of a list, or
-//! none. Of columns and of a struct's fields they take those named `0`, `1` and so on, as tuples are written: others may
-//! stand in another order in the next file.
+//! An array or a tuple takes as many values as it has, and leaves the rest where they are. Here they take all of a
+//! list, or none. Of columns and of a struct's fields they take those named `0`, `1` and so on, as tuples are written:
+//! others may stand in another order in the next file.
 
 use std::fmt;
 

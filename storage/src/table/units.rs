@@ -1,7 +1,7 @@
 //! What the numbers of dates and times mean, which is the same in all files that are read as one.
 //!
-//! Such a value becomes the number that the file holds. Files of several programs hold days, milliseconds, microseconds or
-//! nanoseconds under one name, which no record would show.
+//! Such a value becomes the number that the file holds. Files of several programs hold days, milliseconds, microseconds
+//! or nanoseconds under one name, which no record would show.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,13 +10,14 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
 use crate::object::{ObjectError, shown};
 
-/// What each column holds of those that have been seen, values within others by their path, and the first file that has it.
+/// What each column holds of those that have been seen, values within others by their path, and the first file that has
+/// it.
 #[derive(Default)]
 pub(crate) struct Units(BTreeMap<String, (DataType, String)>);
 
 impl Units {
-    /// An error if a `wanted` column of the file holds numbers that mean something else than those of a file before. No names
-    /// are all columns.
+    /// An error if a `wanted` column of the file holds numbers that mean something else than those of a file before. No
+    /// names are all columns.
     pub(crate) fn check(&mut self, url: &str, schema: &Schema, wanted: Option<&[String]>) -> Result<(), ObjectError> {
         let is_wanted = |field: &Field| wanted.is_none_or(|wanted| wanted.contains(field.name()));
         let mut fields = schema.fields().iter().filter(|field| is_wanted(field));

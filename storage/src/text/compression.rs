@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::gzip::GzipDecoder;
 
-/// Largest window of a zstd file, in bytes: what the decoder keeps of what it has already given. Files of `zstd --ultra`
-/// and all lower levels ask for 128 MiB at most.
+/// Largest window of a zstd file, in bytes: what the decoder keeps of what it has already given. Files of `zstd
+/// --ultra` and all lower levels ask for 128 MiB at most.
 const WINDOW_BYTES_MAX: u64 = 128 << 20;
 
 /// How an object is compressed. One that is cannot be cut, and is read from its start by one partition.

@@ -21,8 +21,8 @@ enum Form {
 }
 
 impl TextFile {
-    /// A file without text, which errors call `url`, to be compressed in gzip format if that is asked for. Its header has neither
-    /// name nor time: a program makes the same bytes of the same text each time.
+    /// A file without text, which errors call `url`, to be compressed in gzip format if that is asked for. Its header
+    /// has neither name nor time: a program makes the same bytes of the same text each time.
     pub fn new(url: &str, gzip: bool) -> Self {
         let form = match gzip {
             true => Form::Gzip(Box::new(GzEncoder::new(Vec::new(), flate2::Compression::default()))),

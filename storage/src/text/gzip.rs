@@ -9,8 +9,8 @@ const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Of what is no member an error shows so much, in bytes.
 const BYTES_SHOWN: usize = 16;
 
-/// All members of a gzip file, one after the other. Zeros may follow them, as tapes and blocks of fixed length have them; `flate2`
-/// would take those, and all else, for the header of a member.
+/// All members of a gzip file, one after the other. Zeros may follow them, as tapes and blocks of fixed length have
+/// them; `flate2` would take those, and all else, for the header of a member.
 #[derive(Debug)]
 pub(crate) struct GzipDecoder<R> {
     member: GzDecoder<Counted<R>>,

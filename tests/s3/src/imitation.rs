@@ -1,5 +1,5 @@
-//! What `object_store` asks of Google Cloud Storage (its XML interface) and of Azure Blob Storage, answered from a folder
-//! as the documentation of those says. Nothing of it was compared with the real ones.
+//! What `object_store` asks of Google Cloud Storage (its XML interface) and of Azure Blob Storage, answered from a
+//! folder as the documentation of those says. Nothing of it was compared with the real ones.
 
 mod request;
 

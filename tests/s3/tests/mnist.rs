@@ -1,5 +1,5 @@
-//! MNIST from a bucket, trained by three processes: every byte is fetched once for all of them, and not again in the next
-//! run, whether they share a cache folder or have one each, as on three hosts.
+//! MNIST from a bucket, trained by three processes: every byte is fetched once for all of them, and not again in the
+//! next run, whether they share a cache folder or have one each, as on three hosts.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{BufRead, BufReader, Read};

@@ -64,7 +64,8 @@ pub(crate) fn forward_channels(
     unsafe { device.run("activation_channels", Grid::of_rows(rows, positions), &arguments) }
 }
 
-/// As [`forward_channels`], or without a bias, where `rows` is one row for each channel, which has the pixels of all images.
+/// As [`forward_channels`], or without a bias, where `rows` is one row for each channel, which has the pixels of all
+/// images.
 pub(crate) fn forward_from_channels(
     device: &GpuContext,
     function: Activation,
@@ -89,7 +90,8 @@ pub(crate) fn forward_from_channels(
         Argument::Words(images),
     ];
     in_words(planes)?;
-    // SAFETY: these are its arguments: count x channels x pixels elements twice, and a bias for each channel, if it is said to be there.
+    // SAFETY: these are its arguments: count x channels x pixels elements twice, and a bias for each channel, if it is
+    // said to be there.
     unsafe { device.run("activation_from_channels", Grid::of_lines(planes), &arguments) }
 }
 
@@ -148,8 +150,8 @@ pub(crate) fn backward(
     })
 }
 
-/// As [`backward`], for images of channels of so many positions, with a bias of each channel; `between` has the length of
-/// [`ReductionSplit::scratch_of_channels`]. Not for softmax.
+/// As [`backward`], for images of channels of so many positions, with a bias of each channel; `between` has the length
+/// of [`ReductionSplit::scratch_of_channels`]. Not for softmax.
 pub(crate) fn backward_channels(
     device: &GpuContext,
     function: Activation,
@@ -171,7 +173,8 @@ pub(crate) fn backward_channels(
         let before = [Argument::Kind(function as u32)].into_iter().chain(sides);
         let arguments: Vec<_> = before.chain([outputs, gradient, sums].map(Argument::Words)).collect();
         let grid = Grid::of_channels(channels, positions, parts);
-        // SAFETY: these are its arguments: rows x channels x positions elements twice, and one sum for each part and channel.
+        // SAFETY: these are its arguments: rows x channels x positions elements twice, and one sum for each part and
+        // channel.
         unsafe { device.run("activation_backward_channels", grid, &arguments) }
     })
 }

@@ -35,8 +35,8 @@ impl AffineTransform {
         is_flipped: false,
     };
 
-    /// Sine and cosine by their bits; by how many pixels it goes to the right, and in the upper half down; 1 if it is flipped,
-    /// and 2 if it is anything but [`NONE`](Self::NONE).
+    /// Sine and cosine by their bits; by how many pixels it goes to the right, and in the upper half down; 1 if it is
+    /// flipped, and 2 if it is anything but [`NONE`](Self::NONE).
     pub fn words(&self) -> [u64; TRANSFORM_LENGTH] {
         let moved = u64::from(self.right.cast_unsigned()) | u64::from(self.down.cast_unsigned()) << 32;
         let kinds = u64::from(self.is_flipped) | u64::from(*self != Self::NONE) << 1;
@@ -45,9 +45,10 @@ impl AffineTransform {
 
     /// Writes the changed picture `from` to `to`. Errors if they are not of the lengths of `image`.
     ///
-    /// The pixel at column x and row y comes from (x', y') of the picture: with the centre (cx, cy), u = x - `right` - cx and
-    /// v = y - `down` - cy, it is x' = cx + u cos a - v sin a and y' = cy + u sin a + v cos a. If the picture is flipped, the
-    /// column is (width - 1) - x' instead of x'. It is between four pixels (bilinear), of which those outside are 0.
+    /// The pixel at column x and row y comes from (x', y') of the picture: with the centre (cx, cy), u = x - `right` -
+    /// cx and v = y - `down` - cy, it is x' = cx + u cos a - v sin a and y' = cy + u sin a + v cos a. If the picture is
+    /// flipped, the column is (width - 1) - x' instead of x'. It is between four pixels (bilinear), of which those
+    /// outside are 0.
     pub fn apply(&self, image: Image, from: &[f32], to: &mut [f32]) -> Result<()> {
         let length = image.channels * image.pixels();
         check_length("the picture", length, from.len())?;

@@ -24,8 +24,8 @@ dispatched! {
 /// Channels whose sums are made side by side: those of a row that fill a line of the cache.
 const TILE: usize = 16;
 
-/// Writes the sum of `of(index, channel)` over all elements of each channel: those of a row in their own type, the sums of rows
-/// in f64, so that many rows lose no digits.
+/// Writes the sum of `of(index, channel)` over all elements of each channel: those of a row in their own type, the sums
+/// of rows in f64, so that many rows lose no digits.
 #[inline(always)]
 fn add_channels<T: Scalar>(positions: usize, count: usize, sums: &mut [T], of: impl Fn(usize, usize) -> T) {
     let row_length = (positions * sums.len()).max(1);
@@ -84,7 +84,8 @@ dispatched! {
 }
 
 dispatched! {
-    // With n the normalised channel, the gradient by its inputs is weight * scale * (g - mean of g - n * mean of g * n).
+    // With n the normalised channel, the gradient by its inputs is weight * scale * (g - mean of g - n * mean of g *
+    // n).
     pub(super) fn backward<T: Scalar>(
         positions: usize,
         moments: Moments<'_, T>,

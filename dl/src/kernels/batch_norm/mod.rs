@@ -24,8 +24,8 @@ pub struct Moments<'a, T> {
     pub are_of_inputs: bool,
 }
 
-/// Writes mean and variance (over n elements, not n - 1) of each channel. Errors if `inputs` is not whole rows of as many
-/// channels of `positions`.
+/// Writes mean and variance (over n elements, not n - 1) of each channel. Errors if `inputs` is not whole rows of as
+/// many channels of `positions`.
 pub fn moments<T: Scalar>(positions: usize, inputs: &[T], mean: &mut [T], variance: &mut [T]) -> Result<()> {
     check(positions, mean.len(), inputs.len())?;
     check_length("the variances", mean.len(), variance.len())?;
@@ -49,8 +49,8 @@ pub fn forward<T: Scalar>(
     Ok(())
 }
 
-/// The gradients by weight and bias from that by the outputs, and if it is wanted that by the inputs. Errors if lengths do
-/// not match.
+/// The gradients by weight and bias from that by the outputs, and if it is wanted that by the inputs. Errors if lengths
+/// do not match.
 pub fn backward<T: Scalar>(
     positions: usize,
     moments: Moments<'_, T>,

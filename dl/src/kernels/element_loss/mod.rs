@@ -33,8 +33,8 @@ impl ElementLoss {
     ];
 }
 
-/// Loss of each row, the mean over its `columns` outputs, summed in row order, and its gradient by the outputs. Errors if
-/// lengths do not match or are not whole rows.
+/// Loss of each row, the mean over its `columns` outputs, summed in row order, and its gradient by the outputs. Errors
+/// if lengths do not match or are not whole rows.
 pub fn forward_backward<T: Scalar>(
     loss: ElementLoss,
     outputs: &[T],
@@ -50,8 +50,9 @@ pub fn forward_backward<T: Scalar>(
     Ok(report)
 }
 
-/// As [`forward_backward`], against targets from labels: 1 at the label, elsewhere 0 (-1 for the hinge loss); the report
-/// also counts the rows whose largest output is there. Errors if lengths do not match or a label is not below `columns`.
+/// As [`forward_backward`], against targets from labels: 1 at the label, elsewhere 0 (-1 for the hinge loss); the
+/// report also counts the rows whose largest output is there. Errors if lengths do not match or a label is not below
+/// `columns`.
 pub fn forward_backward_labels<T: Scalar>(
     loss: ElementLoss,
     outputs: &[T],

@@ -48,8 +48,8 @@ impl LaneLimit {
         })
     }
 
-    /// Scales the sum of the gradients of samples of this weight so that the norm of their mean is at most `norm_max`, both by
-    /// the ranges alone. A gradient that is not finite stays as it is.
+    /// Scales the sum of the gradients of samples of this weight so that the norm of their mean is at most `norm_max`,
+    /// both by the ranges alone. A gradient that is not finite stays as it is.
     pub(crate) fn apply(&self, device: &GpuContext, norm_max: f32, weight: f64, gradient: GpuSlice<'_>) -> Result<()> {
         check_length("the gradient", self.end, gradient.len().min(self.end))?;
         let (count, stretches) = (Argument::Count(self.count as u64), Argument::Buffer(&self.stretches));
@@ -57,7 +57,8 @@ impl LaneLimit {
         let (gradient, grid) = (Argument::Words(gradient), Grid::of_rows(self.count, BLOCK));
         let numbers = [Argument::Number(norm_max), Argument::Wide(weight)];
         let total = [numbers[0], numbers[1], count, stretches, sums, gradient, limit];
-        // SAFETY: these are their arguments; stretches lie within the gradient, whose length is checked, and each has a sum.
+        // SAFETY: these are their arguments; stretches lie within the gradient, whose length is checked, and each has a
+        // sum.
         unsafe {
             device.run("lane_limit_squares", grid, &[count, stretches, gradient, sums])?;
             device.run("lane_limit", Grid::of_one_block(), &total)?;

@@ -10,8 +10,9 @@ pub(crate) use cpu::factor_to;
 
 use crate::error::{Result, check_length};
 
-/// Scales the sum of the gradients of samples of this weight so that the norm of their mean is at most `norm_max`, both by some
-/// ranges alone, as `torch.nn.utils.clip_grad_norm_` does. A gradient that is not finite stays as it is, so that it is found.
+/// Scales the sum of the gradients of samples of this weight so that the norm of their mean is at most `norm_max`, both
+/// by some ranges alone, as `torch.nn.utils.clip_grad_norm_` does. A gradient that is not finite stays as it is, so
+/// that it is found.
 ///
 /// # Errors
 /// If a range ends behind the gradient, which stays as it is then.

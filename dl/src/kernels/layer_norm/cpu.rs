@@ -54,8 +54,8 @@ fn mean_and_scale<T: Scalar>(epsilon: f64, row: &[T]) -> (T, T) {
     (mean, T::ONE / (squares * share + T::from_f64(epsilon)).square_root())
 }
 
-/// With n the normalised row and g = gradient * weight, the gradient by the inputs is scale * (g - mean of g - n * mean of
-/// g * n).
+/// With n the normalised row and g = gradient * weight, the gradient by the inputs is scale * (g - mean of g - n * mean
+/// of g * n).
 #[inline(always)]
 fn row_backward<T: Scalar>(mean: T, scale: T, weight: &[T], inputs: &[T], gradient: &[T], input_gradient: &mut [T]) {
     let length = inputs.len();

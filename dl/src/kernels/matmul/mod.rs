@@ -1,8 +1,8 @@
 //! Products of row-major matrices.
 //!
-//! An element is summed over the inner side in an order that does not depend on how many rows or columns there are, so a
-//! row of a forward pass has the same bits in a batch of any size, but for two cases in which faer takes another path: a
-//! product of a single row or column, and one of at most 16^3 multiplications. What ran before never matters.
+//! An element is summed over the inner side in an order that does not depend on how many rows or columns there are, so
+//! a row of a forward pass has the same bits in a batch of any size, but for two cases in which faer takes another
+//! path: a product of a single row or column, and one of at most 16^3 multiplications. What ran before never matters.
 
 mod cpu;
 

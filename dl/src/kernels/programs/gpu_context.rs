@@ -33,8 +33,8 @@ pub(crate) fn in_words(count: usize) -> Result<Argument<'static>> {
     Ok(Argument::Kind(fits?.unsigned_abs()))
 }
 
-/// A handle on a GPU with its cuBLAS, perhaps its cuDNN, and the kernels that all handles share. What it is asked for happens
-/// in that order.
+/// A handle on a GPU with its cuBLAS, perhaps its cuDNN, and the kernels that all handles share. What it is asked for
+/// happens in that order.
 #[derive(Debug)]
 pub struct GpuContext {
     gpu: Gpu,

@@ -9,8 +9,8 @@ use distdl_storage::{DeviceError, Unpoisoned};
 use super::PROGRAMS;
 use crate::error::Result;
 
-/// The kernels of all programs, for all handles of one GPU. A program is compiled and loaded when the first of its kernels
-/// is asked for.
+/// The kernels of all programs, for all handles of one GPU. A program is compiled and loaded when the first of its
+/// kernels is asked for.
 #[derive(Debug)]
 pub struct Kernels {
     compiler: Arc<Compiler>,

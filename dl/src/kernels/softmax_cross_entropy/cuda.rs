@@ -7,8 +7,8 @@ use super::Smoothed;
 use crate::error::{Result, check_length};
 use crate::kernels::programs::{GpuContext, Grid};
 
-/// The gradient by the logits; and for each row, in two words each, its loss and whether it is right. Labels that are no
-/// classes give a loss that is not a number.
+/// The gradient by the logits; and for each row, in two words each, its loss and whether it is right. Labels that are
+/// no classes give a loss that is not a number.
 pub(crate) fn forward_backward(
     device: &GpuContext,
     classes: usize,

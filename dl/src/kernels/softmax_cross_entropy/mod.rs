@@ -42,9 +42,9 @@ pub struct Smoothed<'a> {
 }
 
 impl Smoothed<'_> {
-    /// As [`forward_backward`]: the loss of a row is the sum over classes of target times -ln softmax(logits), which has the
-    /// gradient softmax(logits) times the sum of the targets - targets. The report's weight is that of the labels. Errors
-    /// also if there are weights, and not one for each class.
+    /// As [`forward_backward`]: the loss of a row is the sum over classes of target times -ln softmax(logits), which
+    /// has the gradient softmax(logits) times the sum of the targets - targets. The report's weight is that of the
+    /// labels. Errors also if there are weights, and not one for each class.
     pub fn forward_backward<T: Scalar>(
         &self,
         logits: &[T],

@@ -50,8 +50,8 @@ pub(crate) fn total(device: &GpuContext, parts: GpuSlice<'_>, total: GpuSlice<'_
     unsafe { device.run("square_sum", Grid::of_one_block(), &arguments) }
 }
 
-/// Writes to `limit`, one word, what the mean over samples of this weight of a gradient is multiplied with so that its norm
-/// is `norm_max` at most, where `total` is of the squares of the sum over them.
+/// Writes to `limit`, one word, what the mean over samples of this weight of a gradient is multiplied with so that its
+/// norm is `norm_max` at most, where `total` is of the squares of the sum over them.
 pub(crate) fn norm_limit(
     device: &GpuContext,
     norm_max: f32,

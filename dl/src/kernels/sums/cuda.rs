@@ -58,8 +58,8 @@ pub(crate) fn channels(
     })
 }
 
-/// Makes `sums`: `each` writes those of every part, times the scale that it is given, and if there are more than one, they
-/// are summed and scaled here.
+/// Makes `sums`: `each` writes those of every part, times the scale that it is given, and if there are more than one,
+/// they are summed and scaled here.
 pub(crate) fn over_parts(
     device: &GpuContext,
     parts: ReductionSplit,
@@ -103,8 +103,8 @@ pub(crate) fn total_scratch(count: usize) -> usize {
     Grid::of_pieces(1, count).1
 }
 
-/// The sum of each of as many rows of `f64` as there are `sums`, two words each; `between` has room for [`total_scratch`] of
-/// each. A row has at most 8192 pieces.
+/// The sum of each of as many rows of `f64` as there are `sums`, two words each; `between` has room for
+/// [`total_scratch`] of each. A row has at most 8192 pieces.
 pub(crate) fn totals(
     device: &GpuContext,
     values: GpuSlice<'_>,

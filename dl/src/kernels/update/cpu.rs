@@ -37,8 +37,8 @@ dispatched! {
     }
 }
 
-/// The values, and zeros behind them. A whole block is copied as such: a copy of any length is a call, and what it has just
-/// written is read again too early.
+/// The values, and zeros behind them. A whole block is copied as such: a copy of any length is a call, and what it has
+/// just written is read again too early.
 #[inline(always)]
 fn block(values: &[f32]) -> [f32; BLOCK] {
     if let Some(whole) = values.first_chunk() {

@@ -12,16 +12,16 @@ use crate::kernels::square_sum::cuda as square_sum;
 pub struct GpuScale<'a> {
     /// What is known before: 1 / samples.
     pub factor: f32,
-    /// Where the norm of the gradient is limited, one word that the factor is to be multiplied with: it is known on the GPU
-    /// alone, when the kernel runs.
+    /// Where the norm of the gradient is limited, one word that the factor is to be multiplied with: it is known on the
+    /// GPU alone, when the kernel runs.
     pub limit: Option<GpuSlice<'a>>,
 }
 
 /// What a scale is multiplied with besides.
 type Limit<'a> = Option<GpuSlice<'a>>;
 
-/// Parameters on a GPU, with the sum of their gradients over samples and what an optimizer keeps of them, by slot: all of the
-/// handle that it is given with, and apart from each other.
+/// Parameters on a GPU, with the sum of their gradients over samples and what an optimizer keeps of them, by slot: all
+/// of the handle that it is given with, and apart from each other.
 #[derive(Debug, Clone, Copy)]
 pub struct GpuShard<'a> {
     pub(crate) gradient_sum: GpuSlice<'a>,
@@ -55,9 +55,10 @@ impl<'a> GpuShard<'a> {
         self.state
     }
 
-    /// Makes the measure of an index, of as many as the optimizer has, the exact sum of the squares of `values`, of which there
-    /// are as many as parameters, and says where it is: an `f64`, NaN if a value is not finite, which ends the training. A
-    /// measure that is not made is 0, or that of another step. Errors if there is no such measure, lengths differ, or the GPU fails.
+    /// Makes the measure of an index, of as many as the optimizer has, the exact sum of the squares of `values`, of
+    /// which there are as many as parameters, and says where it is: an `f64`, NaN if a value is not finite, which ends
+    /// the training. A measure that is not made is 0, or that of another step. Errors if there is no such measure,
+    /// lengths differ, or the GPU fails.
     pub fn measure(self, device: &GpuContext, index: usize, values: GpuSlice<'_>) -> Result<GpuSlice<'a>> {
         let Some(GpuMeasures { totals, scratch }) = self.measures else {
             return Err(Error::Internal("an optimizer without measures has measured".into()));
@@ -71,8 +72,8 @@ impl<'a> GpuShard<'a> {
         Ok(total)
     }
 
-    /// Starts `kernel` with some numbers, and then the gradient, the parameters, of the slots those that it `takes`: the
-    /// others of its places are left empty; at last the limit of the scale.
+    /// Starts `kernel` with some numbers, and then the gradient, the parameters, of the slots those that it `takes`:
+    /// the others of its places are left empty; at last the limit of the scale.
     fn run(
         self,
         device: &GpuContext,
@@ -94,8 +95,8 @@ impl<'a> GpuShard<'a> {
             Some(limit) => Argument::Words(limit.part(0..1)),
             None => Argument::Absent,
         });
-        // SAFETY: the functions below give each kernel its arguments, whose lengths were checked; whoever makes a shard vouches
-        // that they are apart.
+        // SAFETY: the functions below give each kernel its arguments, whose lengths were checked; whoever makes a shard
+        // vouches that they are apart.
         unsafe { device.run(kernel, Grid::of_elements(count), &arguments) }
     }
 
@@ -128,7 +129,8 @@ pub(crate) fn statistics(device: &GpuContext, scale: f32, momentum: f32, shard: 
         Argument::Words(shard.gradient_sum),
         Argument::Words(shard.parameters),
     ];
-    // SAFETY: these are its arguments, with lengths that are checked; whoever makes a shard vouches that they are apart.
+    // SAFETY: these are its arguments, with lengths that are checked; whoever makes a shard vouches that they are
+    // apart.
     unsafe { device.run("update_statistics", Grid::of_elements(count), &arguments) }
 }
 
@@ -158,8 +160,8 @@ pub(crate) fn adam(
     shard.run(device, "update_adam", &numbers, &takes, limit)
 }
 
-/// `numbers` are those of the kernel, in order. There is a slot for means if it `is_centered`, and then one for steps if it
-/// `has_momentum`.
+/// `numbers` are those of the kernel, in order. There is a slot for means if it `is_centered`, and then one for steps
+/// if it `has_momentum`.
 pub(crate) fn rms_prop(
     device: &GpuContext,
     numbers: [f32; 7],
@@ -187,8 +189,8 @@ pub(crate) fn lamb_direction(
     shard.run(device, "update_lamb_direction", &numbers, &[true, true], limit)
 }
 
-/// Moves parameters in the direction that the gradient is, by the rate times the root of the ratio of both totals: those of
-/// the squares of parameters and of directions.
+/// Moves parameters in the direction that the gradient is, by the rate times the root of the ratio of both totals:
+/// those of the squares of parameters and of directions.
 pub(crate) fn lamb(device: &GpuContext, rate: f32, totals: [GpuSlice<'_>; 2], shard: GpuShard<'_>) -> Result<()> {
     let count = shard.parameters.len();
     check_length("the gradient", count, shard.gradient_sum.len())?;
@@ -203,6 +205,7 @@ pub(crate) fn lamb(device: &GpuContext, rate: f32, totals: [GpuSlice<'_>; 2], sh
         Argument::Words(totals[0]),
         Argument::Words(totals[1]),
     ];
-    // SAFETY: these are its arguments, with lengths that are checked; whoever makes a shard vouches that they are apart.
+    // SAFETY: these are its arguments, with lengths that are checked; whoever makes a shard vouches that they are
+    // apart.
     unsafe { device.run("update_lamb", Grid::of_elements(count), &arguments) }
 }

@@ -45,8 +45,8 @@ pub fn update<R: Rule>(rule: R, slots: usize, gradient_sum: &[f32], shard: &mut 
 /// Values that are made at once where they are only looked at.
 const SEEN_AT_ONCE: usize = 4096;
 
-/// Has `see` look at what `rule` makes of the parameters of a shard, piece by piece, and leaves the shard as it is. Errors if
-/// lengths differ.
+/// Has `see` look at what `rule` makes of the parameters of a shard, piece by piece, and leaves the shard as it is.
+/// Errors if lengths differ.
 pub fn values_after<R: Rule>(
     rule: R,
     gradient_sum: &[f32],

@@ -1,7 +1,7 @@
 //! Rows of pixels are read and written as they lie.
 //!
-//! The loops over windows are macros and not functions that take closures: a closure is compiled for the instructions that
-//! all CPUs have wherever the compiler does not inline it.
+//! The loops over windows are macros and not functions that take closures: a closure is compiled for the instructions
+//! that all CPUs have wherever the compiler does not inline it.
 #![allow(unsafe_code)] // the dispatch macro calls functions that need CPU features
 
 use std::ops::Range;
@@ -61,8 +61,8 @@ macro_rules! for_each_run {
     };
 }
 
-/// Calls the function for runs of a width, if there is one: where all of them lie inside and the compiler knows how long
-/// they are, it does not take longer to find out about each than to copy it.
+/// Calls the function for runs of a width, if there is one: where all of them lie inside and the compiler knows how
+/// long they are, it does not take longer to find out about each than to copy it.
 macro_rules! of_width {
     ($width:expr, $function:ident($($argument:expr),*), $otherwise:block) => {
         match $width {

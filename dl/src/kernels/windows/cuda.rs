@@ -72,8 +72,8 @@ pub(crate) const WINDOW_MAX: usize = 32;
 const FILTERS: usize = 8;
 const TOGETHER: usize = 2;
 
-/// The outputs of a convolution whose windows have up to [`WINDOW_MAX`] elements, by `filters` filters and then a bias of
-/// each, if there is one, in `parameters`; with `is_relu`, sums below 0 become 0.
+/// The outputs of a convolution whose windows have up to [`WINDOW_MAX`] elements, by `filters` filters and then a bias
+/// of each, if there is one, in `parameters`; with `is_relu`, sums below 0 become 0.
 pub(crate) fn convolve(
     device: &GpuContext,
     windows: &Windows,
@@ -196,7 +196,8 @@ pub(crate) fn mean_backward(
     }
 }
 
-/// Starts a kernel that is told of windows and images, then of others and of buffers. They count in 32 bits: errors if a buffer has 2^31 elements.
+/// Starts a kernel that is told of windows and images, then of others and of buffers. They count in 32 bits: errors if
+/// a buffer has 2^31 elements.
 ///
 /// # Safety
 /// The kernel takes these others and buffers, with the lengths that they have.

@@ -57,8 +57,8 @@ pub fn largest<T: Scalar>(windows: &Windows, count: usize, images: &[T], pooled:
     Ok(())
 }
 
-/// Writes to `image_gradient` the gradient by the images from that by the largest elements: it goes to the first largest
-/// element of each window. Errors as [`largest`].
+/// Writes to `image_gradient` the gradient by the images from that by the largest elements: it goes to the first
+/// largest element of each window. Errors as [`largest`].
 pub fn largest_backward<T: Scalar>(
     windows: &Windows,
     count: usize,

@@ -1,5 +1,5 @@
-//! The convolution on a GPU: by cuDNN where it is asked for and can, else as on the CPU, with more images at once; or, where
-//! windows are few elements, by a kernel of its own.
+//! The convolution on a GPU: by cuDNN where it is asked for and can, else as on the CPU, with more images at once; or,
+//! where windows are few elements, by a kernel of its own.
 
 use distdl_engine::device::{ConvolutionOperands, ConvolutionPart, GpuMatrices, GpuMatrix, GpuSlice};
 

@@ -17,8 +17,8 @@ impl ConvolutionLayer {
         behind(self.workspace_words_max(device, rows)) + self.weight_length()
     }
 
-    /// Writes a part of a pass over so many rows from the others, if cuDNN is there and can: `false` if not. That follows
-    /// from shapes and the kind of GPU.
+    /// Writes a part of a pass over so many rows from the others, if cuDNN is there and can: `false` if not. That
+    /// follows from shapes and the kind of GPU.
     pub(super) fn is_written_by_cudnn(
         &self,
         device: &GpuContext,
@@ -55,8 +55,8 @@ impl ConvolutionLayer {
         Ok(is_done)
     }
 
-    /// Words that cuDNN may have for so many rows: as many as products have, within limits. It follows from the rows of the pass
-    /// and not of the scratch: equal passes are computed alike in any.
+    /// Words that cuDNN may have for so many rows: as many as products have, within limits. It follows from the rows of
+    /// the pass and not of the scratch: equal passes are computed alike in any.
     fn workspace_words_max(&self, device: &GpuContext, rows: usize) -> usize {
         self.scratch_for_products(device, rows)
             .clamp(WORKSPACE_WORDS_MIN, WORKSPACE_WORDS_MAX)
@@ -81,7 +81,8 @@ fn by_side(sides: Sides) -> [usize; 2] {
     [sides.height, sides.width]
 }
 
-/// Where filters may begin behind so many words to work with, which begin where the scratch does, as well aligned as memory can be.
+/// Where filters may begin behind so many words to work with, which begin where the scratch does, as well aligned as
+/// memory can be.
 fn behind(words: usize) -> usize {
     words.next_multiple_of(ALIGNMENT_WORDS)
 }

@@ -1,18 +1,19 @@
-//! How the products of a convolution on a GPU are cut: into chunks of images, and of these into groups. It follows from shapes
-//! and, below 8 GiB, from how much memory GPUs of its kind have; and so do the bits.
+//! How the products of a convolution on a GPU are cut: into chunks of images, and of these into groups. It follows from
+//! shapes and, below 8 GiB, from how much memory GPUs of its kind have; and so do the bits.
 
 use std::ops::Range;
 
 use crate::kernels::programs::ReductionSplit;
 
-/// Elements of the columns and outputs of the images that are multiplied at once, where one image has no more: 256 MiB, or this
-/// share of a GPU's memory.
+/// Elements of the columns and outputs of the images that are multiplied at once, where one image has no more: 256 MiB,
+/// or this share of a GPU's memory.
 const ELEMENTS_MAX: usize = 1 << 26;
 const MEMORY_SHARE: u64 = 32;
 /// Images at once, at most: as many products cuBLAS takes in one batch for sure.
 const IMAGES_MAX: usize = (1 << 16) - 1;
 
-/// Sides of the parts of a product that a GPU's processors take one by one, as a rule; and parts that give them enough to do.
+/// Sides of the parts of a product that a GPU's processors take one by one, as a rule; and parts that give them enough
+/// to do.
 const TILE: usize = 64;
 const TILES_ENOUGH: usize = 512;
 /// Groups that images are summed in, at most; and pixels of each, at least.
@@ -32,8 +33,9 @@ pub(super) struct Products {
     pub(super) memory_bytes: u64,
 }
 
-/// How the gradient by the filters is summed. It is a product of few rows and columns over very many pixels, of which a GPU's
-/// processors could do little at a time: so each group of images has a product of its own, and these are added up.
+/// How the gradient by the filters is summed. It is a product of few rows and columns over very many pixels, of which a
+/// GPU's processors could do little at a time: so each group of images has a product of its own, and these are added
+/// up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Groups {
     /// Images of each, but the last of a chunk.
@@ -87,7 +89,8 @@ impl Products {
         })
     }
 
-    /// Whether each image is a group: its product is no larger than its outputs, which would be written channel by channel.
+    /// Whether each image is a group: its product is no larger than its outputs, which would be written channel by
+    /// channel.
     fn are_single(self) -> bool {
         self.has_few_inputs && self.inputs <= self.pixels
     }
@@ -109,8 +112,8 @@ impl Products {
             _ if self.are_single() => rows,
             1 => 0,
             _ if self.images(rows) <= self.group_min() => 0,
-            // Fewer rows may be in groups where more are in none: where a chunk is more than a group, there are at most as many
-            // chunks as groups, each of which has at most one group that is not whole.
+            // Fewer rows may be in groups where more are in none: where a chunk is more than a group, there are at most
+            // as many chunks as groups, each of which has at most one group that is not whole.
             groups => rows.min(2 * groups),
         };
         let length = self.channels * self.inputs;

@@ -236,8 +236,8 @@ impl GpuWorkspace {
     pub(crate) fn share_parameters(&mut self, parameters: &Arc<Vec<f32>>) -> Result<()> {
         if !ptr::eq(self.parameters_of.as_ptr(), Arc::as_ptr(parameters)) {
             self.set_parameters(parameters)?;
-            // Nothing else is made in that place while this is there, and what is there does not change in place: `Arc::get_mut`
-            // fails while there is a `Weak`.
+            // Nothing else is made in that place while this is there, and what is there does not change in place:
+            // `Arc::get_mut` fails while there is a `Weak`.
             self.parameters_of = Arc::downgrade(parameters);
         }
         Ok(())
@@ -357,7 +357,8 @@ impl GpuWorkspace {
             .part(TALLY * micro_batch..TALLY * (micro_batch + 1))
     }
 
-    /// Keeps the sum of the gradients of some micro-batches, of which the last one is in the gradient, while the next is computed.
+    /// Keeps the sum of the gradients of some micro-batches, of which the last one is in the gradient, while the next
+    /// is computed.
     pub(crate) fn accumulate(&self, micro_batches: usize) -> Result<()> {
         match micro_batches {
             1 => Ok(self.device.gpu().copy(self.gradient(), self.gradient_sum.words())?),

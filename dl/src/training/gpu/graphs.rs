@@ -10,7 +10,8 @@ use crate::error::Error;
 /// Kinds of steps that have a graph, the first that come.
 const GRAPHS_MAX: usize = 8;
 
-/// How often steps of a kind may turn out to be others than were captured. Capturing costs more than asking thing by thing.
+/// How often steps of a kind may turn out to be others than were captured. Capturing costs more than asking thing by
+/// thing.
 const OTHERS_MAX: u32 = 3;
 
 /// How steps are asked for, by how many rows each lane has, and whether they weigh anything.
@@ -99,8 +100,8 @@ impl Graphs {
         known.map(|index| &mut self.kinds[index])
     }
 
-    /// How steps like one that was another than was captured are asked for from now on: it is captured anew, unless that has
-    /// happened too often.
+    /// How steps like one that was another than was captured are asked for from now on: it is captured anew, unless
+    /// that has happened too often.
     pub(super) fn is_another(&mut self, rows: &[Range<usize>], weighs: bool, reason: &str) -> StepGraph {
         let others = self.of(rows, weighs).map_or(OTHERS_MAX, |kind| {
             kind.others += 1;

@@ -102,8 +102,8 @@ impl GpuLane {
         workspace.map_or_else(GpuCounts::default, |workspace| workspace.device().counts())
     }
 
-    /// Computes micro-batch after micro-batch, and says how many they were, too. Nobody waits before the sum of their gradients
-    /// is on its way: rows that do not stay there are gathered and copied while those before are computed.
+    /// Computes micro-batch after micro-batch, and says how many they were, too. Nobody waits before the sum of their
+    /// gradients is on its way: rows that do not stay there are gathered and copied while those before are computed.
     fn compute(&mut self, step: LaneStep<'_>) -> Result<(BatchReport, u64)> {
         let (Some(workspace), network) = (&mut self.workspace, &self.network) else {
             return Err(Error::Internal("a lane that has ended was asked for a step".into()));
@@ -152,7 +152,8 @@ impl GpuLane {
                 self.second_buffer = match self.second_buffer {
                     SecondBuffer::Later => SecondBuffer::Due,
                     SecondBuffer::Due => {
-                        // None may lack what another only likes to have. Once: looking for room waits for the whole GPU.
+                        // None may lack what another only likes to have. Once: looking for room waits for the whole
+                        // GPU.
                         let _ = out_of_memory_as_ok(workspace.double_rows())?;
                         SecondBuffer::Tried
                     }

@@ -81,8 +81,8 @@ impl Measuring {
         })
     }
 
-    /// Measures a workspace's gradient in the step of an index, and gives what its scale is multiplied with so that the mean
-    /// over samples of this weight has a norm of `norm_max` at most.
+    /// Measures a workspace's gradient in the step of an index, and gives what its scale is multiplied with so that the
+    /// mean over samples of this weight has a norm of `norm_max` at most.
     pub(super) fn limit(
         &self,
         index: usize,

@@ -60,7 +60,8 @@ pub(super) struct ResidentBuffers {
 /// Steps that are taken at a time, at most: those of 30 microseconds and more fill a quarter of a second.
 const STEPS_MAX: u64 = 8192;
 
-/// Passes of a step that is asked for as a graph, at most: a graph of many is large, and saves a smaller part of the time.
+/// Passes of a step that is asked for as a graph, at most: a graph of many is large, and saves a smaller part of the
+/// time.
 const GRAPH_PASSES_MAX: usize = 64;
 
 /// Passes at a time at most, of more than one step.
@@ -81,8 +82,8 @@ impl ResidentShape {
             .sum()
     }
 
-    /// How many gradients wait at a time, at most: one at each level of the tree over lanes, and one where a lane's is summed
-    /// up by micro-batches.
+    /// How many gradients wait at a time, at most: one at each level of the tree over lanes, and one where a lane's is
+    /// summed up by micro-batches.
     fn partial_sums(&self) -> usize {
         let levels = usize::BITS - self.shares.len().saturating_sub(1).leading_zeros();
         levels as usize + usize::from(self.shares.iter().any(|share| *share > self.workspace.rows_max))
@@ -173,8 +174,8 @@ impl ResidentBuffers {
         Ok(())
     }
 
-    /// Takes more steps at a time from now on if so many were quicker than need be, or fewer if they took too long, so that
-    /// the copies take a small part of the time.
+    /// Takes more steps at a time from now on if so many were quicker than need be, or fewer if they took too long, so
+    /// that the copies take a small part of the time.
     pub(super) fn adapt(&mut self, taken: u64, computing: f64, copying: f64) {
         let wanted = (COPIES * copying).clamp(SECONDS.0, SECONDS.1);
         let steps = (taken as f64 * wanted / computing.max(1e-6)) as u64;

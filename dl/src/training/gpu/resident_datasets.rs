@@ -1,5 +1,5 @@
-//! Whose samples stay on a GPU: those of the dataset that is trained on as long as it is, and those of datasets that are
-//! evaluated again and again while there is room beside them.
+//! Whose samples stay on a GPU: those of the dataset that is trained on as long as it is, and those of datasets that
+//! are evaluated again and again while there is room beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
@@ -64,8 +64,8 @@ impl Evaluation {
         }
     }
 
-    /// Whether it goes on with a block. If not, another begins; also with the same parameters, which predictions have whenever they
-    /// are computed.
+    /// Whether it goes on with a block. If not, another begins; also with the same parameters, which predictions have
+    /// whenever they are computed.
     fn goes_on(&mut self, EvaluationKey { block, parameters }: EvaluationKey<'_>) -> bool {
         // Nothing else is made in the place of its parameters while there is a `Weak` of them.
         let is_it = ptr::eq(self.parameters.as_ptr(), Arc::as_ptr(parameters));
@@ -96,11 +96,11 @@ impl ResidentDatasets {
         self.held.clear();
     }
 
-    /// Finds room for `bytes` bytes more, a block of samples, in an evaluation that is known by its parameters. It gives up
-    /// samples of other datasets for them, the one first whose last use is the longest ago, but none that was used since this one's
-    /// evaluation before: of datasets that are evaluated in turn and do not fit together those that came first stay, where
-    /// each would find all of its own pushed out. `false` if there is no room: what is evaluated pushes out nothing of its own
-    /// either, as all of it is asked for in turn.
+    /// Finds room for `bytes` bytes more, a block of samples, in an evaluation that is known by its parameters. It
+    /// gives up samples of other datasets for them, the one first whose last use is the longest ago, but none that was
+    /// used since this one's evaluation before: of datasets that are evaluated in turn and do not fit together those
+    /// that came first stay, where each would find all of its own pushed out. `false` if there is no room: what is
+    /// evaluated pushes out nothing of its own either, as all of it is asked for in turn.
     pub(super) fn evict_for(
         &mut self,
         tier: &DeviceTier<GpuBuffer>,

@@ -1,7 +1,8 @@
 //! Resident steps on a GPU: of all lanes the gradients, their sum along the tree, and the optimizer's update.
 //!
-//! The host asks for some steps in a row and waits once, for what they report; then it fetches the parameters. If the GPU is
-//! lost on the way, or a loss or a measure is not finite, the host still has the parameters that the first of these steps has read.
+//! The host asks for some steps in a row and waits once, for what they report; then it fetches the parameters. If the
+//! GPU is lost on the way, or a loss or a measure is not finite, the host still has the parameters that the first of
+//! these steps has read.
 
 use std::ops::Range;
 use std::sync::Arc;

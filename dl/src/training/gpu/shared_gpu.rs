@@ -96,8 +96,8 @@ impl SharedGpu {
         self.making_room(|device| network.workspace_on_gpu(device, shape))
     }
 
-    /// Allocates on a new handle. If there is no room, without what is there for whoever comes next: passes come before samples,
-    /// which can be sent, and this training before others.
+    /// Allocates on a new handle. If there is no room, without what is there for whoever comes next: passes come before
+    /// samples, which can be sent, and this training before others.
     fn making_room<T>(&self, allocate: impl Fn(GpuContext) -> Result<T>) -> Result<T> {
         let allocate =
             || GpuContext::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
@@ -219,9 +219,9 @@ impl SharedGpu {
         Ok(kept)
     }
 
-    /// Copies a block of samples that is evaluated with some parameters to the GPU, or finds it there. `None` if there is no room
-    /// for it beside what is trained on, other blocks of its dataset, and datasets that are evaluated as often; or a label is no
-    /// class.
+    /// Copies a block of samples that is evaluated with some parameters to the GPU, or finds it there. `None` if there
+    /// is no room for it beside what is trained on, other blocks of its dataset, and datasets that are evaluated as
+    /// often; or a label is no class.
     pub(super) fn keep_block(
         &self,
         workspace: &GpuWorkspace,

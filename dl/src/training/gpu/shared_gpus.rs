@@ -21,7 +21,8 @@ pub(super) struct SharedGpus {
     is_required: bool,
     counted: Counted,
     have_ended: AtomicBool,
-    /// The dataset of which it was found that not all can stay on one GPU, and how many bytes other trainings left there.
+    /// The dataset of which it was found that not all can stay on one GPU, and how many bytes other trainings left
+    /// there.
     too_much: Mutex<Option<(DatasetId, u64)>>,
 }
 
@@ -168,8 +169,8 @@ impl SharedGpus {
         gpus.filter(|gpu| !gpu.is_lost())
     }
 
-    /// The one that all of so many lanes of a dataset take; `None` if each takes another, all are lost, or it was found that
-    /// not all samples can stay there, and other trainings have left no more since.
+    /// The one that all of so many lanes of a dataset take; `None` if each takes another, all are lost, or it was found
+    /// that not all samples can stay there, and other trainings have left no more since.
     pub(super) fn of_all(&self, lanes: usize, dataset: DatasetId) -> Option<&Arc<SharedGpu>> {
         let mut left = self.of_lane(0);
         let gpu = left.next().filter(|_| lanes == 1 || left.next().is_none())?;
@@ -188,8 +189,8 @@ impl SharedGpus {
         self.too_much.lock().unpoisoned()
     }
 
-    /// `None` if it failed because the GPU did, which is lost then: another computes. An error if there is no other, and
-    /// the CPU may not.
+    /// `None` if it failed because the GPU did, which is lost then: another computes. An error if there is no other,
+    /// and the CPU may not.
     pub(super) fn unless_lost<T>(&self, gpu: &SharedGpu, result: Result<T>) -> Result<Option<T>> {
         let error = match result {
             Err(error @ (Error::Device(_) | Error::Compile(_))) => error,

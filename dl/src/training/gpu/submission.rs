@@ -121,8 +121,8 @@ impl StepSubmission<'_> {
         lanes.any(|((lane, sample_indices), rows)| lane.samples.rows(&sample_indices[rows.clone()]).weight > 0.0)
     }
 
-    /// Asks for a step as a graph, or thing by thing if it is another than was captured, as where an optimizer does other things
-    /// from some step on.
+    /// Asks for a step as a graph, or thing by thing if it is another than was captured, as where an optimizer does
+    /// other things from some step on.
     fn replay(
         &mut self,
         mut graph: GpuGraph,
@@ -131,7 +131,8 @@ impl StepSubmission<'_> {
         weighs: bool,
     ) -> (Result<()>, StepGraph) {
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
-        // SAFETY: buffers, cuBLAS and cuDNN are those of `ResidentBuffers`, and samples the lanes', which both wait for the GPU before they end.
+        // SAFETY: buffers, cuBLAS and cuDNN are those of `ResidentBuffers`, and samples the lanes', which both wait for
+        // the GPU before they end.
         let asked = unsafe { gpu.replay(&mut graph, || self.eager(step, rows)) };
         match asked {
             Ok(()) => (Ok(()), StepGraph::Graph(graph)),
@@ -198,8 +199,8 @@ impl StepSubmission<'_> {
         Ok(())
     }
 
-    /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`, and says what these
-    /// weigh. Gradients wait in `partial_sums`, from `depth` on.
+    /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`, and says what
+    /// these weigh. Gradients wait in `partial_sums`, from `depth` on.
     fn gradient(&mut self, lanes: Range<usize>, step: u64, rows: &[Range<usize>], depth: usize) -> Result<f64> {
         let Some(middle) = tree::split(&lanes) else {
             return self.gradient_of(lanes.start, step, rows[lanes.start].clone(), depth);

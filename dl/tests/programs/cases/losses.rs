@@ -120,8 +120,8 @@ fn run_weighted(
     );
 }
 
-/// Logits of a class that does not count may be infinite, but not too large; a label that is no class, or what is not a number,
-/// is no loss.
+/// Logits of a class that does not count may be infinite, but not too large; a label that is no class, or what is not a
+/// number, is no loss.
 pub(crate) fn ends_of_weighted_cross_entropy(runner: &dyn Runner) {
     let of = Smoothed {
         class_weights: &[1.0, 0.0, 2.0],

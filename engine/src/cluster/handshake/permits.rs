@@ -8,8 +8,9 @@ use distdl_storage::Unpoisoned;
 /// Connections that may shake hands at the same time.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
-/// Keeps the handshakes at one listener within [`HANDSHAKES_MAX`]. Who accepts takes a permit for each connection before it accepts
-/// another one, so that those too many wait in the system's queue. One that says nothing gives way to the one that waits.
+/// Keeps the handshakes at one listener within [`HANDSHAKES_MAX`]. Who accepts takes a permit for each connection
+/// before it accepts another one, so that those too many wait in the system's queue. One that says nothing gives way to
+/// the one that waits.
 #[derive(Debug, Default)]
 pub(crate) struct HandshakePermits {
     counts: Mutex<Counts>,
@@ -53,7 +54,8 @@ impl HandshakePermits {
 }
 
 impl Permit {
-    /// Whether this one is to be given back for a connection that waits: one permit for each of those, whoever asks first.
+    /// Whether this one is to be given back for a connection that waits: one permit for each of those, whoever asks
+    /// first.
     pub(super) fn must_yield(&self) -> bool {
         let mut counts = self.of.counts();
         let is_wanted = counts.waiting > counts.yielded;

@@ -70,8 +70,8 @@ pub(crate) enum Refused {
     Io(#[from] io::Error),
 }
 
-/// What people hear of the connections that one listener turns away. Strangers may come as often as they like, so of many in a row
-/// ever fewer are told.
+/// What people hear of the connections that one listener turns away. Strangers may come as often as they like, so of
+/// many in a row ever fewer are told.
 #[derive(Debug, Default)]
 pub(crate) struct TurnedAway(AtomicU64);
 

@@ -11,10 +11,11 @@ use crate::cluster::socket::Socket;
 /// Read and thrown away of a peer that is turned away with a reason, so that closing does not overtake the reason.
 const DISCARDED_BYTES_MAX: usize = 512;
 
-/// A side of which nothing comes for so long gives its permit up once another connection waits for one: otherwise strangers that
-/// connect and say nothing keep all others out for as long as a handshake may take. Who means it answers at once, and what has come
-/// counts even if this process has had no time to read it. One whose host is too loaded for that loses its permit only while more
-/// than [`HANDSHAKES_MAX`](super::permits::HANDSHAKES_MAX) want to shake hands, and tries again.
+/// A side of which nothing comes for so long gives its permit up once another connection waits for one: otherwise
+/// strangers that connect and say nothing keep all others out for as long as a handshake may take. Who means it answers
+/// at once, and what has come counts even if this process has had no time to read it. One whose host is too loaded for
+/// that loses its permit only while more than [`HANDSHAKES_MAX`](super::permits::HANDSHAKES_MAX) want to shake hands,
+/// and tries again.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// A socket with one limit of time for all that is done to it: a peer that sends a byte now and then gains nothing.

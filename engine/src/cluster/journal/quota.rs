@@ -10,8 +10,8 @@ use crate::error::EngineError;
 /// Most that a journal may take beyond its limit.
 const RESERVE_BYTES_MAX: u64 = 8 << 20;
 
-/// What a journal takes, and what it may take. Beyond that lies a reserve, so that a program whose journal is full can go on
-/// with actions that come to little, and those that find no room come to an error.
+/// What a journal takes, and what it may take. Beyond that lies a reserve, so that a program whose journal is full can
+/// go on with actions that come to little, and those that find no room come to an error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JournalQuota {
     pub(super) bytes: u64,
@@ -49,8 +49,8 @@ impl JournalQuota {
         !self.answers_only || matches!(entry, LogEntry::Answered { .. })
     }
 
-    /// Whether there is room for an entry that takes `more` bytes. For one that is of a few bytes whatever is computed there
-    /// is in any case: a program that is over can still say so.
+    /// Whether there is room for an entry that takes `more` bytes. For one that is of a few bytes whatever is computed
+    /// there is in any case: a program that is over can still say so.
     pub(super) fn has(&self, entry: &LogEntry, more: u64) -> bool {
         let reserve = self.reserve();
         let beyond = match entry {

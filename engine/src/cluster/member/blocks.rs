@@ -66,8 +66,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Answers requests for blocks, keeps copies, and sends what is to be sent soon. Its own thread, since it writes: a thread
-    /// that reads a link must never wait for one.
+    /// Answers requests for blocks, keeps copies, and sends what is to be sent soon. Its own thread, since it writes: a
+    /// thread that reads a link must never wait for one.
     pub(super) fn serve_blocks(&self) {
         let mut state = lock(self);
         while state.closed.is_none() {
@@ -112,8 +112,8 @@ impl Shared {
         }
     }
 
-    /// Keeps a copy that was made in the generation that this process is in. The maker of an older one may be gone, and others
-    /// may be computing that block anew; a newer one waits until this process is there, too.
+    /// Keeps a copy that was made in the generation that this process is in. The maker of an older one may be gone, and
+    /// others may be computing that block anew; a newer one waits until this process is there, too.
     fn keep_copy(&self, generation: u64, keep: Option<Keep>, (block, frame): (BlockId, Vec<u8>)) -> bool {
         let mut state = lock(self);
         while state.closed.is_none() && state.cut < generation && state.generation() < generation {

@@ -35,7 +35,8 @@ const NAME_NODE_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long nobody tries after a name node was not reached: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
-/// Connections in a row that a name node may close without a reason before it counts as one that wants nothing of this process.
+/// Connections in a row that a name node may close without a reason before it counts as one that wants nothing of this
+/// process.
 const CLOSED_MAX: u32 = 3;
 
 /// Why nobody listens to a name node any more.
@@ -73,8 +74,8 @@ pub(super) struct Admission {
 }
 
 impl Shared {
-    /// Joins for the first time. The processes of a cluster are started in any order, so a name node that is not there yet is
-    /// waited for.
+    /// Joins for the first time. The processes of a cluster are started in any order, so a name node that is not there
+    /// yet is waited for.
     pub(super) fn contact_first(
         &self,
         listener: &Listener,
@@ -180,8 +181,8 @@ impl Shared {
         }
     }
 
-    /// Ends this process, if that is wanted and its driver program does not end. It may be in a closure that never returns,
-    /// and who has started the process may only have the client of a remote shell to end.
+    /// Ends this process, if that is wanted and its driver program does not end. It may be in a closure that never
+    /// returns, and who has started the process may only have the client of a remote shell to end.
     fn end_process(&self, gone: &Gone) {
         let goes_on = |state: &mut State| state.ends_process && state.last.is_none();
         let waited = self.changed.wait_timeout_while(lock(self), END_TIME_MAX, goes_on);
@@ -250,7 +251,8 @@ impl Shared {
                 state.found = Some(Arc::clone(&socket));
                 drop(state);
                 let said = self.said();
-                // What others say meanwhile comes after what is said again: the name node takes what comes last for what is so.
+                // What others say meanwhile comes after what is said again: the name node takes what comes last for
+                // what is so.
                 let mut speaker = self.speaker();
                 speaker.told = 0;
                 let mut state = lock(self);
@@ -296,7 +298,8 @@ impl Shared {
 
     pub(super) fn beat(&self, interval: Duration) {
         let mut state = lock(self);
-        // A connection that the name node closed with a heartbeat unread would be reset, perhaps before its last word was read.
+        // A connection that the name node closed with a heartbeat unread would be reset, perhaps before its last word
+        // was read.
         while state.closed.is_none() && state.last.is_none() {
             drop(state);
             let step = self.progress.load(Ordering::Relaxed).checked_sub(1);

@@ -220,7 +220,8 @@ impl Shared {
     }
 
     pub(super) fn read_link(&self, link: &Link) {
-        // What comes may make room, and so write and drop records: a panic of theirs must not leave a link that nobody reads.
+        // What comes may make room, and so write and drop records: a panic of theirs must not leave a link that nobody
+        // reads.
         let read = catch_unwind(AssertUnwindSafe(|| self.read_frames(link)));
         let cause = match read {
             Ok(error) => error.to_string(),

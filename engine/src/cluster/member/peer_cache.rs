@@ -106,8 +106,8 @@ impl PeerCache {
         }
     }
 
-    /// Nothing more comes from the name node to what it was asked: it is gone, and perhaps another one comes. That one says anew
-    /// who has what; it does not know of those that died meanwhile.
+    /// Nothing more comes from the name node to what it was asked: it is gone, and perhaps another one comes. That one
+    /// says anew who has what; it does not know of those that died meanwhile.
     pub(super) fn forget_questions(&self) {
         let mut state = self.state();
         state.sought.clear();
@@ -134,12 +134,14 @@ impl PeerCache {
 }
 
 impl Member {
-    /// From now on this process asks the others for what `stores` lack, gives them what they keep, and lets them read `notices`.
+    /// From now on this process asks the others for what `stores` lack, gives them what they keep, and lets them read
+    /// `notices`.
     pub(crate) fn share(&self, stores: &Arc<Stores>, notices: &Arc<Notices>) {
         self.shared.share(stores, notices);
     }
 
-    /// What reading has cost all processes up to the last action, those that are gone included; `None` if it was nothing.
+    /// What reading has cost all processes up to the last action, those that are gone included; `None` if it was
+    /// nothing.
     pub(crate) fn cluster_has_read(&self) -> Option<StoreFigures> {
         self.shared.peer_cache.state().figures
     }
@@ -222,7 +224,8 @@ impl Shared {
         }
     }
 
-    /// What others may read of this process, if the name node is to be told. Asks closures of users, which may take their time.
+    /// What others may read of this process, if the name node is to be told. Asks closures of users, which may take
+    /// their time.
     pub(super) fn said(&self) -> Option<Said> {
         let notices = self.peer_cache.state().notices.clone();
         let said = notices?.upgrade()?.said();

@@ -25,8 +25,8 @@ impl Shared {
         self.speaking.lock().unpoisoned()
     }
 
-    /// Tells the name node; false if this process was killed instead. What cannot be said now is said again when it is back,
-    /// or it knows by the silence.
+    /// Tells the name node; false if this process was killed instead. What cannot be said now is said again when it is
+    /// back, or it knows by the silence.
     pub(super) fn report(&self, report: &Report) -> bool {
         if lock(self).control.is_none() {
             return true;
@@ -91,8 +91,8 @@ impl Shared {
         }
     }
 
-    /// Says the last word and waits until it is confirmed: a name node that dies before may have heard it or not. Returns
-    /// whether this process was a member until then, and an error was heard.
+    /// Says the last word and waits until it is confirmed: a name node that dies before may have heard it or not.
+    /// Returns whether this process was a member until then, and an error was heard.
     pub(super) fn take_leave(&self, last: &Report) -> bool {
         // Or it is said twice to a name node that is found again just now.
         let mut speaker = self.speaker();

@@ -272,8 +272,8 @@ fn a_link_that_breaks_behind_a_round_of_one_end_ends_the_generation() {
     });
 }
 
-/// Two clusters that a user starts by hand have one secret, and each counts its members from 0. A port that a process of one has left
-/// may be one's of the other by now.
+/// Two clusters that a user starts by hand have one secret, and each counts its members from 0. A port that a process
+/// of one has left may be one's of the other by now.
 #[test]
 fn a_member_of_another_run_at_the_address_of_one_that_is_gone_is_none() {
     let cluster = Cluster::new();

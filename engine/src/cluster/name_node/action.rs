@@ -104,7 +104,8 @@ impl Action {
         (self.loss, self.told_of_lost_state) = (false, false);
         if matches!(work, Work::Loop { .. }) {
             self.loop_begun = true;
-            // Of a round that was cut. Those that were not finished may come to other values in a loop that depends on time.
+            // Of a round that was cut. Those that were not finished may come to other values in a loop that depends on
+            // time.
             self.looped = None;
         }
     }

@@ -15,8 +15,8 @@ use crate::cluster::protocol::{FormerMember, HEARTBEATS_PER_LEASE, Inventory, Lo
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
 
-/// A failure longer ago than this is another matter than the next one of that link: one that can never be made fails again as soon
-/// as it was tried.
+/// A failure longer ago than this is another matter than the next one of that link: one that can never be made fails
+/// again as soon as it was tried.
 const STRIKE_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// Failures of the link between two members.
@@ -104,8 +104,8 @@ impl NameNode {
         self.effects.push(Effect::Close { connection });
     }
 
-    /// To a member that took part in what the journal has lost: what it does nobody waits for, and what it would be ordered it
-    /// takes for something that it has done.
+    /// To a member that took part in what the journal has lost: what it does nobody waits for, and what it would be
+    /// ordered it takes for something that it has done.
     fn ahead(&mut self, connection: ConnectionId, member: MemberId) {
         self.dismiss(connection, Dismissal::Ahead(member));
         if self
@@ -294,7 +294,8 @@ impl NameNode {
         } = self.options;
         let silent = |member: &Member| member.heard + lease <= self.now;
         if expected.is_some_and(|expected| self.now > expected + lease / LATE_PART) {
-            // This process itself was away: what the others have sent may be unread. They have until the next heartbeat, once.
+            // This process itself was away: what the others have sent may be unread. They have until the next
+            // heartbeat, once.
             let (now, more) = (self.now, (lease / HEARTBEATS_PER_LEASE).max(HEARD_WITHIN).min(lease));
             for member in self
                 .members

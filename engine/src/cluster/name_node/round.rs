@@ -25,7 +25,8 @@ impl NameNode {
             );
             return self.lose(member, &cause);
         }
-        // Who found a name node again that was started again may say what it had come with after what it ended a round with.
+        // Who found a name node again that was started again may say what it had come with after what it ended a round
+        // with.
         let ended = self.round.as_ref().filter(|round| round.ended.contains_key(&member));
         let (keeps_held, keeps_state) = (
             ended.is_some(),
@@ -77,7 +78,8 @@ impl NameNode {
         }
     }
 
-    /// To a member that found the name node again while a round of its generation runs. It may know of the round or not.
+    /// To a member that found the name node again while a round of its generation runs. It may know of the round or
+    /// not.
     fn begin_again(&mut self, member: MemberId) {
         let Some(round) = &self.round else { return };
         if !self.is_active(member) || round.ended.contains_key(&member) {
@@ -151,8 +153,8 @@ impl NameNode {
         let stops = !complete && round.cut.is_none();
         // The others wait for its part of the step.
         round.gave_up |= stops && matches!(round.work, Work::Loop { .. });
-        // It takes part in nothing more of this generation. The report of the broken link that is the cause was lost with
-        // a name node. Even if it has all of its own, the others may lack what was on that link.
+        // It takes part in nothing more of this generation. The report of the broken link that is the cause was lost
+        // with a name node. Even if it has all of its own, the others may lack what was on that link.
         round.forsaken |= cut && round.cut.is_none();
         if let Some(entry) = self.members.get_mut(&member) {
             entry.held = held;
@@ -220,8 +222,8 @@ impl NameNode {
         true
     }
 
-    /// Names those who are lost by now to members that have not ended the cut round: one of them may be writing to a member
-    /// that hangs.
+    /// Names those who are lost by now to members that have not ended the cut round: one of them may be writing to a
+    /// member that hangs.
     pub(super) fn cut_again(&mut self) {
         for member in self.still_running() {
             let order = self.cut_order();
@@ -335,8 +337,8 @@ impl NameNode {
         }
     }
 
-    /// The action is over. A round of it that still runs is stopped by the answer, and so is its generation. An answer that
-    /// finds no room in the journal would not be there for those that come late: nobody is told it.
+    /// The action is over. A round of it that still runs is stopped by the answer, and so is its generation. An answer
+    /// that finds no room in the journal would not be there for those that come late: nobody is told it.
     pub(super) fn answer(&mut self, mut answer: Answer, mut finished_by: BTreeSet<MemberId>) {
         let Some(action) = self.action.take() else { return };
         if self.round.take().is_some_and(|round| round.cut.is_none()) {

@@ -20,7 +20,8 @@ pub(crate) enum ActionKind {
         /// Rounds that may end without all results although no member was lost.
         rounds_max: u32,
     },
-    /// Places data (rounds of [`Work::Compute`](super::Work::Compute)) and then runs a loop over it ([`Work::Loop`](super::Work::Loop)).
+    /// Places data (rounds of [`Work::Compute`](super::Work::Compute)) and then runs a loop over it
+    /// ([`Work::Loop`](super::Work::Loop)).
     Iterate {
         /// As for `Compute`.
         dataset: DatasetId,
@@ -59,8 +60,8 @@ impl Head {
         self.fingerprint == other.fingerprint && self.kind == other.kind
     }
 
-    /// What a process is told that comes to an action of this number, at `head`, when this one has that answer: the answer,
-    /// or that the programs diverged.
+    /// What a process is told that comes to an action of this number, at `head`, when this one has that answer: the
+    /// answer, or that the programs diverged.
     pub(crate) fn answer_of(&self, head: &Self, answer: Answer) -> Answer {
         if self.same(head) { answer } else { self.diverged(head) }
     }

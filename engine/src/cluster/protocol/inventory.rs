@@ -20,8 +20,8 @@ pub(crate) enum Asset {
 /// What a member has.
 pub(crate) type Inventory = BTreeMap<Asset, Partitions>;
 
-/// Partitions, as runs in ascending order: those that one process has are mostly neighbours, or every so many. Nobody needs
-/// to list them, so that a short message cannot make many of them.
+/// Partitions, as runs in ascending order: those that one process has are mostly neighbours, or every so many. Nobody
+/// needs to list them, so that a short message cannot make many of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Run>")]
 pub(crate) struct Partitions(Vec<Run>);

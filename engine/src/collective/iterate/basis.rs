@@ -26,8 +26,8 @@ pub(super) struct Basis {
     pub(super) origins: Origins,
 }
 
-/// Brings what is here into line with what the others go on from, before the round is entered: if that is cut by then, what
-/// is reported is what it was to begin with. None if the name node is mistaken about what is here.
+/// Brings what is here into line with what the others go on from, before the round is entered: if that is cut by then,
+/// what is reported is what it was to begin with. None if the name node is mistaken about what is here.
 pub(super) fn basis(
     round: Origin,
     own: Option<usize>,

@@ -1,8 +1,8 @@
-//! Updates that are sent while they are still being computed: a backward pass has its last layers first, so ends of an update
-//! are on their way when the rest is not there yet.
+//! Updates that are sent while they are still being computed: a backward pass has its last layers first, so ends of an
+//! update are on their way when the rest is not there yet.
 //!
-//! Who reads an update in place needs no pieces of it. For others the last of a node's lanes sums and sends as far as it has
-//! come; what is left goes with the [update](Kind::Update) itself, which says how much of it that is.
+//! Who reads an update in place needs no pieces of it. For others the last of a node's lanes sums and sends as far as
+//! it has come; what is left goes with the [update](Kind::Update) itself, which says how much of it that is.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -110,7 +110,8 @@ impl Exchange {
         }
     }
 
-    /// What the other lanes of a node have computed, and from where on the sum is sent, if only one of them still computes.
+    /// What the other lanes of a node have computed, and from where on the sum is sent, if only one of them still
+    /// computes.
     fn waits_for(&self, step: u64, node: &Range<usize>) -> Option<(usize, BTreeMap<usize, Arc<Vector>>)> {
         match self.fragments.sending.lock().unpoisoned().get(&(step, node.start)) {
             Some(known) if known.lanes + 1 == node.len() => Some((known.front, known.computed.clone())),
@@ -119,8 +120,8 @@ impl Exchange {
         }
     }
 
-    /// Notes that a node's sum is sent from `start` on. To whom stays as it was for the first piece: an owner that begins to
-    /// read in place meanwhile may still be sent the rest.
+    /// Notes that a node's sum is sent from `start` on. To whom stays as it was for the first piece: an owner that
+    /// begins to read in place meanwhile may still be sent the rest.
     fn move_front(&self, step: u64, node: &Range<usize>, start: usize) -> impl Iterator<Item = &Owner> + use<'_> {
         let mut sending = self.fragments.sending.lock().unpoisoned();
         let known = sending.entry((step, node.start)).or_insert_with(|| self.unsent());

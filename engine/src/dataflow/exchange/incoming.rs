@@ -323,8 +323,8 @@ impl Exchange {
         }
     }
 
-    /// Takes what a frame without payload says that came through shared memory. False if it is too early for it: a worker
-    /// that looks for letters must not wait for what others of them bring.
+    /// Takes what a frame without payload says that came through shared memory. False if it is too early for it: a
+    /// worker that looks for letters must not wait for what others of them bring.
     pub(super) fn take_letter(&self, rank: usize, header: &Header) -> std::result::Result<bool, WireError> {
         match header.kind {
             Kind::Update => self.take_update(rank, header, None)?,

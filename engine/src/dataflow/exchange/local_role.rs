@@ -73,7 +73,8 @@ fn hosts<'a>(rank: usize, placement: &'a Placement, team: &'a Team) -> impl Fn(u
     move |lane| team.rank_of(placement.lanes[lane]) == rank
 }
 
-/// Ranks that keep copies of optimizer state and may fall behind, since they host no lanes or need not read the newest version.
+/// Ranks that keep copies of optimizer state and may fall behind, since they host no lanes or need not read the newest
+/// version.
 pub(super) fn attending(
     iteration: &Iteration,
     placement: &Placement,

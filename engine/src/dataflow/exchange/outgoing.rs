@@ -26,7 +26,8 @@ impl Exchange {
         self.send_values(owner.rank, header, 3, values);
     }
 
-    /// Sends values as the iteration's updates are sent, and says how in a word of the header. Returns in how many bytes.
+    /// Sends values as the iteration's updates are sent, and says how in a word of the header. Returns in how many
+    /// bytes.
     pub(super) fn send_values(&self, rank: usize, mut header: Header, word: usize, values: &[&[f32]]) -> usize {
         let packed = packed::pack(self.iteration.updates, values);
         let payload: Vec<&[u8]> = match &packed {

@@ -53,8 +53,8 @@ impl Sequencer {
 }
 
 impl Exchange {
-    /// Asks for a place for the update of a lane. It is here at once if this process gives them; otherwise operators are
-    /// woken when it has come.
+    /// Asks for a place for the update of a lane. It is here at once if this process gives them; otherwise operators
+    /// are woken when it has come.
     pub(crate) fn request_slot(&self, lane: usize) {
         let giver = self.giver();
         if giver == self.team.rank {

@@ -28,8 +28,8 @@ pub(super) struct SharedMemoryExchange {
     region: Arc<Region>,
     /// Vectors for lanes, until they are taken.
     vectors: Mutex<HashMap<usize, Vec<Piece>>>,
-    /// Sums over several lanes of this process, by the first one; parts for one owner after the other are written. As many
-    /// sets of them as there may be steps on their way, which take turns.
+    /// Sums over several lanes of this process, by the first one; parts for one owner after the other are written. As
+    /// many sets of them as there may be steps on their way, which take turns.
     pub(super) sums: Vec<Mutex<HashMap<usize, Piece>>>,
     /// New values of this process's shards: while versions are read, the next is written. Versions take turns.
     pub(super) outboxes: Vec<Mutex<HashMap<usize, Piece>>>,
@@ -102,7 +102,8 @@ impl Exchange {
         readers.is_some_and(|reads| reads.load(Ordering::Acquire))
     }
 
-    /// Whether a rank cannot fall behind by more versions than are left for it: the others wait for its lanes or shards.
+    /// Whether a rank cannot fall behind by more versions than are left for it: the others wait for its lanes or
+    /// shards.
     pub(super) fn keeps_up(&self, rank: usize) -> bool {
         if self.iteration.staleness.is_asynchronous() {
             return false;
@@ -143,7 +144,8 @@ impl Exchange {
         }
     }
 
-    /// Looks for the memory of another process: it is there if that is on the same host, and no container is between them.
+    /// Looks for the memory of another process: it is there if that is on the same host, and no container is between
+    /// them.
     pub(super) fn take_share(&self, rank: usize, header: &Header) {
         let [process, descriptor, floats, letters, first, second] = header.words;
         let name = RegionName {

@@ -137,8 +137,8 @@ impl Exchange {
         self.wait(|arrived| wanted.is_subset(&arrived.states))
     }
 
-    /// Gives the parameters of a version to a process that lacks it and has `theirs`, with the reports of the steps before
-    /// it; before them those of older versions that are still to be read.
+    /// Gives the parameters of a version to a process that lacks it and has `theirs`, with the reports of the steps
+    /// before it; before them those of older versions that are still to be read.
     pub(crate) fn give(&self, rank: usize, version: u64, theirs: &LoopState, reports: &[StepReport]) {
         let oldest = self.iteration.oldest_given(version);
         let newest_there = theirs.versions.iter().max().copied();

@@ -49,8 +49,8 @@ impl Hosted {
         exchange.ended() || exchange.is_finished() || (computed && !exchange.iteration.staleness.is_asynchronous())
     }
 
-    /// Computes a step of a lane, if one can be begun. When this returns, the parameters are let go. Whether there may be
-    /// more to do.
+    /// Computes a step of a lane, if one can be begun. When this returns, the parameters are let go. Whether there may
+    /// be more to do.
     fn compute(&mut self, contributions: &mut Vec<Contribution>) -> bool {
         let exchange = Arc::clone(&self.exchange);
         let Some((mut hosted, step)) = self.pool.take(self.worker, &exchange) else {

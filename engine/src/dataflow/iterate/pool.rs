@@ -1,5 +1,5 @@
-//! The lanes of one process. A lane is placed on a worker, but who has nothing left to do computes steps of others: so a slow
-//! worker holds one lane up and not all of its own.
+//! The lanes of one process. A lane is placed on a worker, but who has nothing left to do computes steps of others: so
+//! a slow worker holds one lane up and not all of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -62,9 +62,9 @@ impl Pool {
         }
     }
 
-    /// The lane that this worker is to compute a step of, with the step: one of its own, and of these the one that is behind
-    /// most; if none can begin, one of another worker. Where nobody waits its own always can, and lanes of slow workers
-    /// would fall behind with all their data: there the one behind most comes first, whosesoever it is.
+    /// The lane that this worker is to compute a step of, with the step: one of its own, and of these the one that is
+    /// behind most; if none can begin, one of another worker. Where nobody waits its own always can, and lanes of slow
+    /// workers would fall behind with all their data: there the one behind most comes first, whosesoever it is.
     pub(super) fn take(&self, worker: usize, exchange: &Exchange) -> Option<(HostedLane, u64)> {
         let newest = exchange.parameters.version();
         let mut entries = self.entries();

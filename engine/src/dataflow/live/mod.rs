@@ -1,7 +1,7 @@
 //! Records that differential-dataflow keeps up to date, on one thread of their own.
 //!
-//! A view is one dataflow of a timely worker that has no peers: every process of a cluster keeps all of it. The engine's
-//! own workers and generations know nothing of it.
+//! A view is one dataflow of a timely worker that has no peers: every process of a cluster keeps all of it. The
+//! engine's own workers and generations know nothing of it.
 
 pub(crate) mod meter;
 pub(crate) mod contents;

@@ -262,8 +262,8 @@ impl<'s, K: LiveRecord, V: LiveRecord> LiveRecords<'s, (K, V)> {
         LiveRecords::with_rows(rows, &self.meter)
     }
 
-    /// For each key, what `function` makes of its different values, which come in order and with how often each is there.
-    /// A change of a key costs as much as the key has values.
+    /// For each key, what `function` makes of its different values, which come in order and with how often each is
+    /// there. A change of a key costs as much as the key has values.
     #[track_caller]
     pub fn reduce<W: LiveRecord, I: IntoIterator<Item = W>>(
         self,

@@ -58,7 +58,8 @@ impl<T: LiveRecord> ViewContents<T> {
         i128::from(self.records) + changed.sum::<i128>()
     }
 
-    /// Fails if a change takes away what is not there, or if there would be too many records. There is one change a record.
+    /// Fails if a change takes away what is not there, or if there would be too many records. There is one change a
+    /// record.
     pub(crate) fn check(&self, changes: &[Change<T>]) -> Result<(), LiveError> {
         let records = self.records_with(changes);
         if records > i128::from(self.records_max) {

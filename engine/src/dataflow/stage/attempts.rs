@@ -62,9 +62,9 @@ impl Tasks {
         })
     }
 
-    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block leaves the round incomplete. Not if there
-    /// is another attempt that may do better: what fails of a copy is dropped, and so is what an attempt has come to that
-    /// was stopped, since its closures saw no more than a part of their input.
+    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block leaves the round incomplete. Not if
+    /// there is another attempt that may do better: what fails of a copy is dropped, and so is what an attempt has come
+    /// to that was stopped, since its closures saw no more than a part of their input.
     pub(super) fn guarded(&mut self, work: impl FnOnce(&mut Self) -> TaskResult<()>) {
         let begun = Instant::now();
         let worked = catch_unwind(AssertUnwindSafe(|| work(self)));

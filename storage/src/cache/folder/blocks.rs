@@ -11,8 +11,8 @@ use crate::bloom::Digest;
 use crate::cache::survey::counted;
 use crate::error::{Result, StorageError};
 
-/// Behind the bytes of a block: a hash of them that is keyed by the block's own key, so that a file is believed under its
-/// own name alone.
+/// Behind the bytes of a block: a hash of them that is keyed by the block's own key, so that a file is believed under
+/// its own name alone.
 const SEAL_BYTES: usize = 32;
 
 fn seal(key: &Digest, bytes: &[u8]) -> Digest {

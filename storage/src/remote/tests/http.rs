@@ -167,7 +167,8 @@ fn addresses_that_answer_only_those_who_read_are_read() {
     }
 }
 
-/// A server without tags, of which each answer tells the next of these times: when the object was changed, and what its clock says.
+/// A server without tags, of which each answer tells the next of these times: when the object was changed, and what its
+/// clock says.
 fn dated(answers: &'static [[Option<u8>; 2]]) -> (Server, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::*;
 use crate::testing::wait_until;
 
-/// Asks for its own block, and puts another in its place where there is none, as code of users may through what it has captured.
+/// Asks for its own block, and puts another in its place where there is none, as code of users may through what it has
+/// captured.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Asking {
     #[serde(skip)]

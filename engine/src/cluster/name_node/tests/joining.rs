@@ -172,7 +172,8 @@ fn by_hand(processes: u32) -> NameNode {
     node
 }
 
-/// Lets time pass for as long as the name node wants to be woken, and the one member that there may be says that it lives.
+/// Lets time pass for as long as the name node wants to be woken, and the one member that there may be says that it
+/// lives.
 fn wait(node: &mut NameNode, member: Option<u64>, hours: u64) -> Vec<Effect> {
     let mut effects = Vec::new();
     let mut now = node.now;
