@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 /// Where steps end that were asked for last, kept for the other lanes.
 const KNOWN_MAX: usize = 8;
 
+/// How many samples of an epoch come first, and how many of them are each lane's.
+type Dealt = (u64, Arc<[u64]>);
+
 /// How an epoch's samples are dealt to lanes and steps: a pure function of the data's shape, the batch and the lanes.
 #[derive(Debug, Clone)]
 pub(crate) struct Deal {
@@ -33,8 +36,8 @@ pub(crate) struct Deal {
     pub(crate) steps_per_epoch: u64,
     /// The step and the epoch that begin with this deal: not 0 where the data has changed on the way.
     begin: (u64, u64),
-    /// Of the first samples of an epoch, by their count, how many are each lane's: all lanes ask for the same.
-    known: Arc<Mutex<VecDeque<(u64, Arc<[u64]>)>>>,
+    /// What was dealt: all lanes ask for the same.
+    known: Arc<Mutex<VecDeque<Dealt>>>,
 }
 
 impl Deal {
@@ -137,7 +140,7 @@ impl Deal {
 
     /// The same of each lane.
     fn dealt_to_all(&self, count: u64) -> Arc<[u64]> {
-        let known = |(known, dealt): &(u64, Arc<[u64]>)| (*known == count).then(|| Arc::clone(dealt));
+        let known = |(known, dealt): &Dealt| (*known == count).then(|| Arc::clone(dealt));
         if let Some(dealt) = self.known.lock().unpoisoned().iter().find_map(known) {
             return dealt;
         }
