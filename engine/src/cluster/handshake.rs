@@ -139,6 +139,18 @@ pub(crate) struct Mine {
 }
 
 impl Mine {
+    /// Of who is nobody yet, or the name node, between a process and the name node.
+    pub(crate) fn of_nobody(time_max: Duration) -> Self {
+        Self {
+            purpose: Purpose::Control,
+            run: 0,
+            generation: 0,
+            member: None,
+            peer: None,
+            time_max,
+        }
+    }
+
     fn hello(&self, side: Side, credentials: &Credentials, binary: Digest) -> Result<Hello, Refused> {
         Ok(Hello {
             side,

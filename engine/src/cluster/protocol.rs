@@ -19,8 +19,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use distdl_storage::StoreFigures;
-use distdl_storage::bloom::Digest;
+use distdl_storage::{Digest, StoreFigures};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{ActionKind, Answer, Head};
@@ -255,6 +254,21 @@ pub(crate) enum Report {
 }
 
 impl Report {
+    /// A worker of one thread joins.
+    #[cfg(test)]
+    pub(crate) fn join(slot: Option<u32>, known: Option<FormerMember>, address: &str) -> Self {
+        Self::Join {
+            slot,
+            known,
+            address: Address::Local(address.to_owned()),
+            threads: 1,
+            speculates: false,
+            role: Role::Worker,
+            process: 1,
+            arithmetic: Arithmetic::ANY,
+        }
+    }
+
     /// What is said in the place of a report that is too long to be sent, if something can be: that its action has
     /// failed.
     pub(crate) fn in_its_place(&self, reason: &str) -> Option<Self> {

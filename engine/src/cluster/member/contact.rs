@@ -12,7 +12,7 @@ use super::{CONNECT_TIMEOUT, END_TIME_MAX, Shared, State, lock};
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
-use crate::cluster::handshake::{self, Mine, Purpose, Refused};
+use crate::cluster::handshake::{self, Mine, Refused};
 use crate::cluster::identity::MemberId;
 use crate::cluster::protocol::{FormerMember, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
@@ -121,12 +121,9 @@ impl Shared {
         // It reads all the time, and heartbeats are sent all the time.
         socket.set_user_timeout(NAME_NODE_SILENCE_MAX);
         let mine = Mine {
-            purpose: Purpose::Control,
-            run: 0,
             generation: known.map_or(0, |known| known.generation),
             member: known.map(|known| known.member),
-            peer: None,
-            time_max: left.min(CONNECT_TIMEOUT),
+            ..Mine::of_nobody(left.min(CONNECT_TIMEOUT))
         };
         let turned_away = |refused| format!("the name node at {name} turned this process away: {refused}");
         handshake::initiate(&socket, &self.credentials, &mine).map_err(|refused| match refused {

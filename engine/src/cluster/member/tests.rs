@@ -14,7 +14,7 @@ use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Purpose};
+use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, HandshakePermits, Mine};
 use crate::cluster::identity::Role;
 use crate::cluster::link::Body;
 use crate::cluster::origins::Origins;
@@ -147,14 +147,7 @@ fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> 
 /// As far as the member's wish to be let in.
 fn meet(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lead {
     let socket = Arc::new(listener.accept().unwrap());
-    let mine = Mine {
-        purpose: Purpose::Control,
-        run: 0,
-        generation: 0,
-        member: None,
-        peer: None,
-        time_max: HANDSHAKE_TIME_MAX,
-    };
+    let mine = Mine::of_nobody(HANDSHAKE_TIME_MAX);
     let permit = Arc::<HandshakePermits>::default().take();
     handshake::accept(&socket, credentials, &mine, &permit, |_| Ok(())).unwrap();
     let Ok(Some(Report::Join {

@@ -12,7 +12,8 @@ use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
 use crate::cluster::protocol::{FormerMember, HEARTBEATS_PER_LEASE, Inventory, LoopState, Order, Peer};
 
-/// Generations in a row in which the links between two members may fail before one of them has to go.
+/// Generations in which the link between two members may fail, each not long behind the one before, before one of them
+/// has to go.
 const STRIKES_MAX: usize = 3;
 
 /// A failure longer ago than this is another matter than the next one of that link: one that can never be made fails

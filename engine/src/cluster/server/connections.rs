@@ -11,9 +11,7 @@ use distdl_storage::Digest;
 
 use super::{Input, spawn};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::handshake::{
-    self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose, TurnedAway,
-};
+use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, TurnedAway};
 use crate::cluster::name_node::{ConnectionId, Event};
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Listener, Socket};
@@ -75,14 +73,7 @@ impl Acceptor {
 
     /// One connection from its handshake to its end.
     fn serve(&self, socket: Socket, permit: Permit) {
-        let mine = Mine {
-            purpose: Purpose::Control,
-            run: 0,
-            generation: 0,
-            member: None,
-            peer: None,
-            time_max: HANDSHAKE_TIME_MAX,
-        };
+        let mine = Mine::of_nobody(HANDSHAKE_TIME_MAX);
         // One that is gone has no address any more.
         let peer = socket.peer();
         let shaken = handshake::accept(&socket, &self.credentials, &mine, &permit, |_| Ok(()));

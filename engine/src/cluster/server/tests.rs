@@ -5,12 +5,10 @@
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 
 use super::*;
-use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::control::{self, JOIN_BYTES_MAX};
 use crate::cluster::events::Happening;
 use crate::cluster::handshake::permits::HANDSHAKES_MAX;
-use crate::cluster::handshake::{self, Mine, Purpose, Refused};
-use crate::cluster::identity::{Address, Role};
+use crate::cluster::handshake::{self, Mine, Refused};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::socket::{Socket, connect, pair};
 
@@ -59,14 +57,7 @@ fn setup(secrets: &Secrets) -> Setup {
 fn shake_hands(server: &Server, secrets: &Secrets, build: u8) -> Result<Socket, Refused> {
     let socket = connect(&server.listener.address(), PATIENCE).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mine = Mine {
-        purpose: Purpose::Control,
-        run: 0,
-        generation: 0,
-        member: None,
-        peer: None,
-        time_max: PATIENCE,
-    };
+    let mine = Mine::of_nobody(PATIENCE);
     let credentials = Credentials::new(secrets.cluster, &secrets.token, [build; 32]);
     handshake::initiate(&socket, &credentials, &mine)?;
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -74,16 +65,7 @@ fn shake_hands(server: &Server, secrets: &Secrets, build: u8) -> Result<Socket, 
 }
 
 fn join() -> Report {
-    Report::Join {
-        slot: None,
-        known: None,
-        address: Address::Local("there".into()),
-        threads: 1,
-        speculates: false,
-        role: Role::Worker,
-        process: 1,
-        arithmetic: Arithmetic::ANY,
-    }
+    Report::join(None, None, "there")
 }
 
 /// Whether the name node closes a connection without a word.

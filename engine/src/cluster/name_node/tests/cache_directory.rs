@@ -4,8 +4,6 @@ use distdl_storage::Digest;
 use distdl_storage::bloom::Bloom;
 
 use super::*;
-use crate::cluster::arithmetic::Arithmetic;
-use crate::cluster::identity::{Address, Role};
 
 const KEY: Digest = [7; 32];
 
@@ -17,19 +15,7 @@ impl Sharing {
         let mut sharing = Self(NameNode::new(options(count as u32, 0), Duration::ZERO));
         sharing.0.start(Duration::ZERO);
         for number in 0..count {
-            sharing.says(
-                number,
-                Report::Join {
-                    slot: None,
-                    known: None,
-                    address: Address::Local(number.to_string()),
-                    threads: 1,
-                    speculates: false,
-                    role: Role::Worker,
-                    process: 1,
-                    arithmetic: Arithmetic::ANY,
-                },
-            );
+            sharing.says(number, Report::join(None, None, &number.to_string()));
         }
         (0..count).for_each(|number| drop(sharing.holds(number, &[])));
         sharing

@@ -49,20 +49,6 @@ fn join() -> impl Strategy<Value = Report> {
     )
 }
 
-/// Of a new process.
-fn arrival(slot: u64) -> Report {
-    Report::Join {
-        slot: Some(slot as u32),
-        known: None,
-        address: Address::Local("there".into()),
-        threads: 1,
-        speculates: false,
-        role: Role::Worker,
-        process: 1,
-        arithmetic: Arithmetic::ANY,
-    }
-}
-
 fn head() -> impl Strategy<Value = Head> {
     let kind = prop_oneof![
         (vec(number(), 0..3), few()).prop_map(|(wanted, rounds_max)| ActionKind::Compute {
@@ -232,7 +218,7 @@ proptest! {
             effects = if let Some(mut event) = event {
                 if let (Event::Reported { connection, report }, true) = (&mut event, fits) {
                     if !node.connections.contains_key(connection) {
-                        *report = arrival(connection.0);
+                        *report = Report::join(Some(connection.0 as u32), None, "there");
                     }
                     fit(&node, report);
                 }

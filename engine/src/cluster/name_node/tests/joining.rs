@@ -6,16 +6,7 @@ use crate::cluster::dismissal::Dismissal;
 use crate::cluster::protocol::{ActionKind, Asset, FormerMember, Head};
 
 fn join(known: Option<FormerMember>, slot: u32) -> Report {
-    Report::Join {
-        slot: Some(slot),
-        known,
-        address: Address::Local(format!("place {slot}")),
-        threads: 1,
-        speculates: false,
-        role: Role::Worker,
-        process: 1,
-        arithmetic: Arithmetic::ANY,
-    }
+    Report::join(Some(slot), known, &format!("place {slot}"))
 }
 
 /// Who was in the first generation.

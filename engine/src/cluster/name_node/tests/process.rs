@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::cluster::arithmetic::Arithmetic;
-use crate::cluster::identity::{Address, MemberId, Role};
+use crate::cluster::identity::{Address, MemberId};
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
 use crate::cluster::protocol::{
@@ -136,20 +135,12 @@ impl Process {
     }
 
     pub(super) fn join(&self) -> Report {
-        Report::Join {
-            slot: Some(self.slot),
-            known: self.member.map(|member| FormerMember {
-                member,
-                generation: self.generation_last,
-                run: 0,
-            }),
-            address: Address::Local(self.address.clone()),
-            threads: 1,
-            speculates: false,
-            role: Role::Worker,
-            process: 1,
-            arithmetic: Arithmetic::ANY,
-        }
+        let known = self.member.map(|member| FormerMember {
+            member,
+            generation: self.generation_last,
+            run: 0,
+        });
+        Report::join(Some(self.slot), known, &self.address)
     }
 
     fn arrive(&self, program: &[Step]) -> Report {

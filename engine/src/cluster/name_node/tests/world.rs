@@ -364,6 +364,28 @@ impl World {
         }
     }
 
+    /// Goes on until all compute in a generation.
+    pub(super) fn begin_generation(&mut self, number: u64) {
+        let is_there = |process: &Process| {
+            let round = process.round.as_ref();
+            round.is_some_and(|round| round.generation.number == number)
+        };
+        while !self.processes.iter().all(is_there) {
+            assert!(self.everybody_moves());
+        }
+    }
+
+    /// Time passes in which all processes are heard.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let part = self.node.options.lease / 2;
+        for _ in 0..time.as_nanos().div_ceil(part.as_nanos()) {
+            self.pass(part);
+            for connection in self.audible() {
+                self.hear(connection);
+            }
+        }
+    }
+
     /// A process in a round sees that the link to a peer is broken, which was just made.
     pub(super) fn break_link(&mut self, number: usize, peer: usize) {
         self.break_link_that_stood(Duration::ZERO, number, peer);
