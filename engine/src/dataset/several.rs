@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use distdl_storage::Record;
 
-use crate::batch::{Batches, Failure, PartitionIter, typed_batches};
+use crate::batch::{AnyBatch, AnyStream, Batches, Failure, PartitionIter, TaskResult, typed_batches};
 use crate::context::Context;
 use crate::dataset::{Dataset, both, of_two_contexts, streams};
 use crate::error::{EngineError, Result};
@@ -193,16 +193,55 @@ impl<T: Record> Dataset<T> {
             for batch in typed_batches::<U>(right) {
                 batch?.for_each(|record| columns.push(record));
             }
-            let (columns, failure) = (std::rc::Rc::new(columns), Failure::default());
-            let left = PartitionIter::<T>::new(left, Failure::clone(&failure));
-            let pairs = left.flat_map(move |record| {
-                let columns = std::rc::Rc::clone(&columns);
-                (0..columns.len()).map(move |column| (record.clone(), columns[column].clone()))
-            });
-            Ok(Box::new(Batches::new(pairs, context.resources.batch_records, failure)))
+            Ok(Box::new(Paired {
+                left,
+                batch: Vec::<T>::new().into_iter(),
+                columns,
+                begun: None,
+                batch_records: context.resources.batch_records,
+            }))
         });
         NodeSpec::new("cartesian", rows.saturating_mul(columns), dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context())
+    }
+}
+
+/// The pairs of one partition of `cartesian`.
+struct Paired<T, U> {
+    left: AnyStream,
+    /// Of the left side, the records that were read and are not paired.
+    batch: std::vec::IntoIter<T>,
+    columns: Vec<U>,
+    /// A record of the left side, and how many of the columns it was paired with.
+    begun: Option<(T, usize)>,
+    batch_records: usize,
+}
+
+impl<T: Record, U: Record> Iterator for Paired<T, U> {
+    type Item = TaskResult<AnyBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut pairs = Vec::with_capacity(self.batch_records);
+        loop {
+            if let Some((record, paired)) = self.begun.take() {
+                let rest = &self.columns[paired..];
+                let room = rest.len().min(self.batch_records - pairs.len());
+                pairs.extend(rest[..room].iter().map(|column| (record.clone(), column.clone())));
+                if room < rest.len() {
+                    self.begun = Some((record, paired + room));
+                    return Some(Ok(AnyBatch::owned(pairs)));
+                }
+            }
+            if let Some(record) = self.batch.next() {
+                self.begun = Some((record, 0));
+                continue;
+            }
+            match self.left.next() {
+                Some(Ok(batch)) => self.batch = batch.typed::<T>().into_vec().into_iter(),
+                Some(Err(error)) => return Some(Err(error)),
+                None => return (!pairs.is_empty()).then(|| Ok(AnyBatch::owned(pairs))),
+            }
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use distdl_storage::Record;
 use serde::{Deserialize, Serialize};
 
-use self::chains::{Build, Chains, Joined, OuterJoin, beyond_memory};
-use crate::batch::{AnyBatch, Batches, Failure, PartitionIter, typed_batches};
+use self::chains::{Build, Chains, Joined, beyond_memory};
+use crate::batch::{AnyBatch, typed_batches};
 use crate::dataset::{Dataset, both, streams};
 use crate::lineage::Dependency;
 use crate::pair::KeyPlacement;
@@ -69,7 +69,9 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// All pairs of values that share a key: for each record of `other`, in its order, those of this dataset in theirs.
     /// Shuffles each dataset that does not lie as asked for. A task holds one partition of this one, in memory as far
-    /// as there is room; beyond that both sides, and all pairs, go to disk.
+    /// as there is room; beyond that both sides, and all pairs, go to disk. So call it on the smaller side. One that
+    /// fits into memory whole, `collect` and [`broadcast`](crate::Context::broadcast), and look it up in `flat_map`:
+    /// there is no shuffle then, and no partition that has most of the work because it has a frequent key.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -93,18 +95,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     #[track_caller]
     fn join_at<W: Record>(&self, other: &Dataset<(K, W)>, placement: &KeyPlacement<K>) -> Dataset<(K, (V, W))> {
-        let dependencies = vec![placement.bring(self, None).0, placement.bring(other, None).0];
-        let compute = streams(|context, _, inputs| {
-            let (left, right) = both(inputs);
-            match Chains::<K, V>::collect(context, left)? {
-                Build::Whole(left) => Ok(Box::new(Joined::<K, V, W>::new(left, right))),
-                Build::Beyond(left) => beyond_memory(context, left, right, Option::<V>::zip::<W>),
-            }
-        });
-        placement
-            .derive("join", dependencies, compute)
-            .of_one_context(self.context(), other.context())
-            .build(self.context())
+        self.joined("join", other, placement, Option::zip, false)
     }
 
     /// The pairs of [`join`](Self::join) in its order, then the records of this dataset whose key `other` lacks: keys
@@ -121,11 +112,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// ```
     #[track_caller]
     pub fn left_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (V, Option<W>))> {
-        self.outer_join(
+        self.joined(
             "left_outer_join",
             other,
             &KeyPlacement::like_either(self, other),
             |left, right| left.map(|left| (left, right)),
+            true,
         )
     }
 
@@ -136,11 +128,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         other: &Dataset<(K, W)>,
         partitions: usize,
     ) -> Dataset<(K, (V, Option<W>))> {
-        self.outer_join(
+        self.joined(
             "left_outer_join",
             other,
             &KeyPlacement::by_hash(partitions),
             |left, right| left.map(|left| (left, right)),
+            true,
         )
     }
 
@@ -148,11 +141,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// those of this dataset in theirs, or none. Shuffles as `join` does.
     #[track_caller]
     pub fn right_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (Option<V>, W))> {
-        self.outer_join(
+        self.joined(
             "right_outer_join",
             other,
             &KeyPlacement::like_either(self, other),
             |left, right| right.map(|right| (left, right)),
+            false,
         )
     }
 
@@ -163,11 +157,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         other: &Dataset<(K, W)>,
         partitions: usize,
     ) -> Dataset<(K, (Option<V>, W))> {
-        self.outer_join(
+        self.joined(
             "right_outer_join",
             other,
             &KeyPlacement::by_hash(partitions),
             |left, right| right.map(|right| (left, right)),
+            false,
         )
     }
 
@@ -185,45 +180,45 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// ```
     #[track_caller]
     pub fn full_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> FullyJoined<K, V, W> {
-        self.outer_join(
+        self.joined(
             "full_outer_join",
             other,
             &KeyPlacement::like_either(self, other),
             |left, right| Some((left, right)),
+            true,
         )
     }
 
     /// [`full_outer_join`](Self::full_outer_join) into a number of partitions.
     #[track_caller]
     pub fn full_outer_join_into<W: Record>(&self, other: &Dataset<(K, W)>, partitions: usize) -> FullyJoined<K, V, W> {
-        self.outer_join(
+        self.joined(
             "full_outer_join",
             other,
             &KeyPlacement::by_hash(partitions),
             |left, right| Some((left, right)),
+            true,
         )
     }
 
-    /// What `pair` makes of the values of either side; where it makes nothing there is no record.
+    /// What `pair` makes of the values of either side; where it makes nothing there is no record. It `keeps_left` if it
+    /// makes something of this dataset's values alone.
     #[track_caller]
-    fn outer_join<W: Record, X: Record>(
+    fn joined<W: Record, X: Record>(
         &self,
         operator: &'static str,
         other: &Dataset<(K, W)>,
         placement: &KeyPlacement<K>,
         pair: Pair<V, W, X>,
+        keeps_left: bool,
     ) -> Dataset<(K, X)> {
         let dependencies = vec![placement.bring(self, None).0, placement.bring(other, None).0];
         let compute = streams(move |context, _, inputs| {
             let (left, right) = both(inputs);
-            let left = match Chains::<K, V>::collect(context, left)? {
-                Build::Whole(left) => left,
-                Build::Beyond(left) => return beyond_memory(context, left, right, pair),
-            };
-            let failure = Failure::default();
-            let right = PartitionIter::<(K, W)>::new(right, Failure::clone(&failure));
-            let joined = OuterJoin::new(left, right, pair);
-            Ok(Box::new(Batches::new(joined, context.resources.batch_records, failure)))
+            match Chains::<K, V>::collect(context, left)? {
+                Build::Whole(left) => Ok(Box::new(Joined::new(left, right, pair, keeps_left))),
+                Build::Beyond(left) => beyond_memory(context, left, right, pair),
+            }
         });
         placement
             .derive(operator, dependencies, compute)
@@ -255,7 +250,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         let dependencies = vec![placement.bring(self, None).0, placement.bring_keys(&keys)];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
-            let keys = match Chains::<K, ()>::collect(context, right)? {
+            let mut keys = match Chains::<K, ()>::collect(context, right)? {
                 Build::Whole(keys) => keys,
                 Build::Beyond(keys) => {
                     return beyond_memory(context, keys, left, |key, value: Option<V>| {
@@ -264,12 +259,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
                 }
             };
             Ok(Box::new(typed_batches::<(K, V)>(left).map(move |batch| {
-                let mut records = Vec::new();
-                batch?.for_each(|(key, value)| {
-                    if !keys.has(&key) {
-                        records.push((key, value));
-                    }
-                });
+                let mut records = batch?.into_vec();
+                keys.retain_others(&mut records);
                 Ok(AnyBatch::owned(records))
             })))
         });

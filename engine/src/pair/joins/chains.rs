@@ -5,10 +5,10 @@ use std::mem::size_of;
 use distdl_storage::Record;
 use itertools::Itertools;
 
-use crate::batch::{AnyBatch, AnyStream, Batch, PartitionIter, TaskResult, typed_batches};
+use crate::batch::{AnyBatch, AnyStream, Batch, TaskResult, typed_batches};
 use crate::error::EngineError;
 use crate::partitioner::Key;
-use crate::shuffle::{Hint, KeyEntry, Pair, Table, hint, join_on_disk};
+use crate::shuffle::{Hint, KeyEntry, Pair, Table, join_on_disk};
 use crate::task::TaskContext;
 use crate::working::{Working, owned_bytes};
 
@@ -20,7 +20,7 @@ pub(super) struct Chains<K, V> {
     hints: Vec<Hint>,
     /// Values, each with the position of the next one of its key.
     links: Vec<(V, u32)>,
-    /// Keys, by their position in `keys`, that the other side has.
+    /// Whether the other side has a key, by its position in `keys`; empty where nobody asks.
     met: Vec<bool>,
     working: Working,
 }
@@ -92,24 +92,26 @@ impl<K: Key, V: Record> Chains<K, V> {
         self.working.grow(bytes + keys + links)
     }
 
-    pub(super) fn has(&self, key: &K) -> bool {
-        self.keys.get(key, hint(key)).is_some()
+    /// Leaves those of `records` whose key is not here.
+    pub(super) fn retain_others<W>(&mut self, records: &mut Vec<(K, W)>) {
+        self.keys.look_up(records.iter().map(|(key, _)| key), &mut self.hints);
+        let mut hints = self.hints.iter();
+        records.retain(|(key, _)| hints.next().is_none_or(|hint| self.keys.get(key, *hint).is_none()));
     }
 
     /// Notes that the other side has a key; gives the position of its first value.
-    fn meet(&mut self, key: &K) -> Option<u32> {
-        let (place, (first, _)) = self.keys.get(key, hint(key))?;
-        let first = *first;
-        self.met.resize(self.keys.len(), false);
-        self.met[place] = true;
-        Some(first)
+    fn meet(&mut self, key: &K, hint: Hint) -> Option<u32> {
+        let (place, (first, _)) = self.keys.get(key, hint)?;
+        if let Some(met) = self.met.get_mut(place) {
+            *met = true;
+        }
+        Some(*first)
     }
 
     /// From `place` on, the first key that the other side lacks, and the position of its first value.
     fn not_met(&self, place: usize) -> Option<(usize, u32)> {
-        let met = |place: usize| self.met.get(place).copied().unwrap_or(false);
-        let mut keys = self.keys.entries().iter().enumerate().skip(place);
-        let (place, (_, (first, _))) = keys.find(|(place, _)| !met(*place))?;
+        let mut keys = self.keys.entries().iter().zip(&self.met).enumerate().skip(place);
+        let (place, ((_, (first, _)), _)) = keys.find(|(_, (_, met))| !**met)?;
         Some((place, *first))
     }
 
@@ -151,83 +153,16 @@ pub(super) fn beyond_memory<K: Key, V: Record, W: Record, X: Record>(
     join_on_disk(context, left, right.flatten_ok(), pair)
 }
 
-/// Pairs that are made at once of one record: more, and the rest waits until they are read.
-const PAIRS_MAX: usize = 1 << 14;
+/// Records that are made at once: of a record of the right side that meets more, the rest waits until they are read.
+const MADE_MAX: usize = 1 << 14;
 
-/// A join under way: for each record of the right side the values of its key.
-pub(super) struct Joined<K, V, W> {
-    left: Chains<K, V>,
-    right: AnyStream,
-    batch: std::vec::IntoIter<(K, W)>,
-    /// A record of the right side, and where the values begin that it has yet to meet.
-    begun: Option<(K, W, u32)>,
-}
-
-impl<K: Key, V: Record, W: Record> Joined<K, V, W> {
-    pub(super) fn new(left: Chains<K, V>, right: AnyStream) -> Self {
-        Self {
-            left,
-            right,
-            batch: Vec::new().into_iter(),
-            begun: None,
-        }
-    }
-
-    /// Pairs a record with the values from `position` on, while there is room for pairs.
-    fn join(&mut self, key: K, right: W, mut position: u32, pairs: &mut Vec<(K, (V, W))>) {
-        while position != END {
-            if pairs.len() >= PAIRS_MAX {
-                self.begun = Some((key, right, position));
-                return;
-            }
-            let (value, next) = &self.left.links[position as usize];
-            pairs.push((key.clone(), (value.clone(), right.clone())));
-            position = *next;
-        }
-    }
-
-    fn pairs(&mut self) -> Vec<(K, (V, W))> {
-        let mut pairs = Vec::new();
-        if let Some((key, right, position)) = self.begun.take() {
-            self.join(key, right, position, &mut pairs);
-        }
-        while self.begun.is_none()
-            && let Some((key, right)) = self.batch.next()
-        {
-            let hints = &self.left.hints;
-            let hint = hints[hints.len() - self.batch.len() - 1];
-            if let Some((_, &(first, _))) = self.left.keys.get(&key, hint) {
-                self.join(key, right, first, &mut pairs);
-            }
-        }
-        pairs
-    }
-}
-
-impl<K: Key, V: Record, W: Record> Iterator for Joined<K, V, W> {
-    type Item = TaskResult<AnyBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.begun.is_none() && self.batch.len() == 0 {
-            match self.right.next()? {
-                Ok(batch) => {
-                    let batch = batch.typed::<(K, W)>().into_vec();
-                    let left = &mut self.left;
-                    left.keys.look_up(batch.iter().map(|(key, _)| key), &mut left.hints);
-                    self.batch = batch.into_iter();
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        Some(Ok(AnyBatch::owned(self.pairs())))
-    }
-}
-
-/// An outer join under way: one record at a time is made, however many a key has.
-pub(super) struct OuterJoin<K, V, W, X> {
+/// A join under way: for each record of the right side the values of its key, then the keys that the right side lacks.
+pub(super) struct Joined<K, V, W, X> {
     left: Chains<K, V>,
     /// `None` once it was read to its end.
-    right: Option<PartitionIter<(K, W)>>,
+    right: Option<AnyStream>,
+    /// Of the right side, the records that were read and are not joined.
+    batch: std::vec::IntoIter<(K, W)>,
     pair: Pair<V, W, X>,
     /// A record of the right side, and where the values begin that it has yet to meet.
     begun: Option<(K, W, u32)>,
@@ -236,67 +171,101 @@ pub(super) struct OuterJoin<K, V, W, X> {
     alone: Option<(usize, u32)>,
 }
 
-impl<K: Key, V: Record, W: Record, X> OuterJoin<K, V, W, X> {
-    pub(super) fn new(left: Chains<K, V>, right: PartitionIter<(K, W)>, pair: Pair<V, W, X>) -> Self {
+impl<K: Key, V: Record, W: Record, X: Record> Joined<K, V, W, X> {
+    /// With records for the keys that the right side lacks, if it `keeps_left`: if not, `pair` is not asked for any.
+    pub(super) fn new(mut left: Chains<K, V>, right: AnyStream, pair: Pair<V, W, X>, keeps_left: bool) -> Self {
+        if keeps_left {
+            left.met.resize(left.keys.len(), false);
+        }
         Self {
             left,
             right: Some(right),
+            batch: Vec::new().into_iter(),
             pair,
             begun: None,
             alone: None,
         }
     }
 
-    /// What comes of the next value that a record of the right side meets.
-    fn joined(&mut self, key: K, right: W, position: u32) -> Option<(K, X)> {
-        let (left, next) = &self.left.links[position as usize];
-        let left = Some(left.clone());
-        if *next == END {
-            return Some((key, (self.pair)(left, Some(right))?));
+    /// Joins a record with the values from `position` on, while there is room.
+    fn join(&mut self, key: K, right: W, mut position: u32, made: &mut Vec<(K, X)>) {
+        loop {
+            if made.len() >= MADE_MAX {
+                self.begun = Some((key, right, position));
+                return;
+            }
+            let (left, next) = &self.left.links[position as usize];
+            if *next == END {
+                // Its last: nothing need be copied.
+                made.extend((self.pair)(Some(left.clone()), Some(right)).map(|pair| (key, pair)));
+                return;
+            }
+            made.extend((self.pair)(Some(left.clone()), Some(right.clone())).map(|pair| (key.clone(), pair)));
+            position = *next;
         }
-        let made = (self.pair)(left, Some(right.clone())).map(|made| (key.clone(), made));
-        self.begun = Some((key, right, *next));
+    }
+
+    /// What comes of the records of the right side that were read, as far as there is room.
+    fn joined(&mut self) -> Vec<(K, X)> {
+        let mut made = Vec::with_capacity(self.batch.len().min(MADE_MAX));
+        if let Some((key, right, position)) = self.begun.take() {
+            self.join(key, right, position, &mut made);
+        }
+        while self.begun.is_none()
+            && let Some((key, right)) = self.batch.next()
+        {
+            let hints = &self.left.hints;
+            let hint = hints[hints.len() - self.batch.len() - 1];
+            match self.left.meet(&key, hint) {
+                Some(first) => self.join(key, right, first, &mut made),
+                None => made.extend((self.pair)(None, Some(right)).map(|pair| (key, pair))),
+            }
+        }
         made
     }
 
-    /// What comes of the next value of a key that the right side lacks.
-    fn left_alone(&mut self, place: usize, position: u32) -> Option<(K, X)> {
-        let (left, next) = &self.left.links[position as usize];
-        let key = &self.left.keys.entries()[place].0;
-        let made = (self.pair)(Some(left.clone()), None).map(|made| (key.clone(), made));
-        self.alone = match *next {
-            END => self.left.not_met(place + 1),
-            next => Some((place, next)),
-        };
+    /// What comes of the keys that the right side lacks, as far as there is room.
+    fn left_alone(&mut self) -> Vec<(K, X)> {
+        let mut made = Vec::new();
+        while made.len() < MADE_MAX
+            && let Some((place, position)) = self.alone
+        {
+            let (left, next) = &self.left.links[position as usize];
+            let key = &self.left.keys.entries()[place].0;
+            made.extend((self.pair)(Some(left.clone()), None).map(|pair| (key.clone(), pair)));
+            self.alone = match *next {
+                END => self.left.not_met(place + 1),
+                next => Some((place, next)),
+            };
+        }
         made
     }
 }
 
-impl<K: Key, V: Record, W: Record, X> Iterator for OuterJoin<K, V, W, X> {
-    type Item = (K, X);
+impl<K: Key, V: Record, W: Record, X: Record> Iterator for Joined<K, V, W, X> {
+    type Item = TaskResult<AnyBatch>;
 
-    fn next(&mut self) -> Option<(K, X)> {
-        loop {
-            let made = if let Some((key, right, position)) = self.begun.take() {
-                self.joined(key, right, position)
-            } else if let Some(right) = &mut self.right {
-                match right.next() {
-                    Some((key, right)) => match self.left.meet(&key) {
-                        Some(first) => self.joined(key, right, first),
-                        None => (self.pair)(None, Some(right)).map(|made| (key, made)),
-                    },
-                    None => {
-                        (self.right, self.alone) = (None, self.left.not_met(0));
-                        None
-                    }
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.begun.is_none()
+            && self.batch.len() == 0
+            && let Some(right) = &mut self.right
+        {
+            match right.next() {
+                Some(Ok(batch)) => {
+                    let batch = batch.typed::<(K, W)>().into_vec();
+                    let left = &mut self.left;
+                    left.keys.look_up(batch.iter().map(|(key, _)| key), &mut left.hints);
+                    self.batch = batch.into_iter();
                 }
-            } else {
-                let (place, position) = self.alone?;
-                self.left_alone(place, position)
-            };
-            if made.is_some() {
-                return made;
+                Some(Err(error)) => return Some(Err(error)),
+                None => (self.right, self.alone) = (None, self.left.not_met(0)),
             }
         }
+        let made = match self.right {
+            Some(_) => self.joined(),
+            None if self.alone.is_none() => return None,
+            None => self.left_alone(),
+        };
+        Some(Ok(AnyBatch::owned(made)))
     }
 }
