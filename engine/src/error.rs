@@ -224,6 +224,14 @@ impl EngineError {
             remedy: remedy.into(),
         }
     }
+
+    /// An error of code of the program says what input its task has read, too.
+    pub(crate) fn with_input(mut self, input: &str) -> Self {
+        if let Self::Panic { message, .. } | Self::Operator { message, .. } = &mut self {
+            message.push_str(&format!(" (of the input {input})"));
+        }
+        self
+    }
 }
 
 /// What `work` gives, in which the driver program calls a closure for `operator`, declared at `site`: a panic of it is

@@ -172,6 +172,54 @@ fn a_panic_ends_the_action_with_its_text_operator_and_partition_and_the_context_
     }
 }
 
+#[test]
+fn an_error_of_a_closure_names_the_files_that_its_partition_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for file in 0..6 {
+        let text: String = (0..10).map(|line| format!("{}\n", 10 + file * 10 + line)).collect();
+        std::fs::write(path(&format!("{file}.txt")), text).unwrap();
+    }
+    let context = small_batches(2, 4);
+    let error_at = |bad: u64, partitions| {
+        let lines = context.text_file(&path("*.txt"), partitions).unwrap();
+        let numbers = lines.map(|line| line.parse::<u64>().unwrap());
+        let refuse = move |number| if number == bad { Err("no") } else { Ok(number) };
+        numbers.try_map(refuse).count().unwrap_err().to_string()
+    };
+    let (one, part, all) = (error_at(35, 6), error_at(12, 12), error_at(12, 1));
+    assert!(one.ends_with(&format!("no (of the input {})", path("2.txt"))), "{one}");
+    assert!(
+        part.ends_with(&format!("no (of the input {}, bytes 0 to 15)", path("0.txt"))),
+        "{part}"
+    );
+    assert!(
+        all.ends_with(&format!(
+            "{}; {}; {}; 3 more)",
+            path("0.txt"),
+            path("1.txt"),
+            path("2.txt")
+        )),
+        "{all}"
+    );
+    let lines = context.text_file(&path("*.txt"), 6).unwrap();
+    let panicked = lines
+        .map(|line| assert_ne!(line, "61"))
+        .count()
+        .unwrap_err()
+        .to_string();
+    let named = format!("(of the input {})\n  mend the closure", path("5.txt"));
+    assert!(panicked.contains(&named), "{panicked}");
+    // Behind a shuffle nobody knows which file it was.
+    let sums = context
+        .text_file(&path("*.txt"), 6)
+        .unwrap()
+        .key_by(|_| 0)
+        .group_by_key();
+    let behind = sums.try_map(|_| Err::<u64, _>("no")).count().unwrap_err().to_string();
+    assert!(behind.ends_with("no"), "{behind}");
+}
+
 /// Joins the sums of partitions in the driver program.
 fn merged(_: u64, _: u64) -> u64 {
     panic!("cannot digest sums")

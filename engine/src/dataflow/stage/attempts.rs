@@ -1,16 +1,24 @@
 //! Which task a worker takes next, and what comes of an attempt at it.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+use distdl_storage::object::{Object, shown};
 
 use super::Tasks;
 use crate::batch::{Interrupted, TaskError, TaskResult};
 use crate::dataflow::job::{Attempt, Event};
 use crate::dataflow::speculation::SpareWork;
 use crate::error::{EngineError, panic_text};
+use crate::id::DatasetId;
+use crate::plan::{OPERATIONS_MAX, Operation, Operations};
 use crate::task::{TaskContext, UpdateOrigin};
+
+/// Parts of its input that the error of a task names.
+const PARTS_TOLD: usize = 3;
 
 impl Tasks {
     /// The next task of this process.
@@ -91,14 +99,53 @@ impl Tasks {
             Ok(result) => result,
             Err(panic) => match panic.downcast::<Interrupted>() {
                 Ok(interrupted) => Err(interrupted.0),
-                Err(panic) => return Err(TaskError::Failed(self.panicked(context, panic.as_ref()))),
+                Err(panic) => {
+                    let error = self.panicked(context, panic.as_ref());
+                    return Err(self.with_input(TaskError::Failed(error)));
+                }
             },
         };
-        if result.is_err() {
+        result.map_err(|error| {
             // What was kept as blocks before the loss will not be computed again: it counts now or never.
             self.send(Event::Updates(context.take_updates()));
+            self.with_input(error)
+        })
+    }
+
+    /// The error of the task that runs, with the parts of sources that it was to read.
+    fn with_input(&self, error: TaskError) -> TaskError {
+        match (error, &self.attempt) {
+            (TaskError::Failed(error), Some(attempt)) => TaskError::Failed(match self.input(attempt.partition) {
+                Some(input) => error.with_input(&input),
+                None => error,
+            }),
+            (error, _) => error,
         }
-        result
+    }
+
+    /// What a partition reads of sources, for people.
+    fn input(&self, partition: usize) -> Option<String> {
+        let (stage, lineage) = (self.stage(), &self.job.lineage);
+        let planned = |dataset: DatasetId, partition: usize| {
+            let blocks = stage.blocks.get(&dataset);
+            blocks.is_some_and(|blocks| blocks.contains(&partition))
+        };
+        let operations = Operations::new(lineage, (stage.root, partition), &planned, &|_| true);
+        let parts = operations.take(OPERATIONS_MAX).filter_map(|operation| match operation {
+            Operation::Compute { dataset, partition, .. } => Some(lineage.node(dataset).reads.as_ref()?(partition)),
+            _ => None,
+        });
+        let mut parts = parts.flatten();
+        let part = |(object, range): (Object, Range<u64>)| match range == (0..object.bytes) {
+            true => shown(&object.url),
+            false => format!("{}, bytes {} to {}", shown(&object.url), range.start, range.end),
+        };
+        let mut told: Vec<String> = parts.by_ref().take(PARTS_TOLD).map(part).collect();
+        match parts.count() {
+            0 => {}
+            more => told.push(format!("{more} more")),
+        }
+        (!told.is_empty()).then(|| told.join("; "))
     }
 
     fn panicked(&self, context: &TaskContext, panic: &(dyn Any + Send)) -> EngineError {
