@@ -13,6 +13,11 @@ pub mod report;
 #[doc = include_str!("../docs/gpu.md")]
 mod gpu_guide {}
 
+/// So is that of this one.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/spark.md")]
+mod spark_guide {}
+
 pub use log::to_standard_error as log_to_standard_error;
 
 use std::error::Error;
@@ -62,11 +67,12 @@ pub use distdl_storage::{Level, Record, Records, StorageError};
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
-        Compression, Config, Context, Conv2d, CsvOptions, Dataset, Decay, Dense, Dropout, Embedding, Existing, Failure,
-        Features, Flags, Flatten, Gelu, GpuUse, Image, Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist,
-        NetworkBuilder, NeuralNetwork, Normalization, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets,
-        Samples, SaveOptions, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
+        Accumulator, Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels,
+        Broadcast, CheckpointOptions, Compression, Config, Context, Conv2d, CsvOptions, Dataset, Decay, Dense, Dropout,
+        Embedding, Existing, Failure, Features, Flags, Flatten, Gelu, GpuUse, HashPartitioner, Image, Input, Key, Lamb,
+        LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder, NeuralNetwork, Normalization, PartitionFunction,
+        PartitionIter, Partitioner, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets, Samples,
+        SaveOptions, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }
 

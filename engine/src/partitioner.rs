@@ -13,8 +13,16 @@ use rand_core::RngCore;
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 
-/// What may be a key of a shuffle.
+/// What may be a key of a shuffle. Floating-point numbers have neither a hash nor an order: the crate `ordered-float`,
+/// with its feature `serde`, has types around them that are keys and can be sorted.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no key of a dataset",
+    label = "cannot be a key",
+    note = "derive `Clone`, `PartialEq`, `Eq`, `Hash`, `serde::Serialize` and `serde::Deserialize` for it; of floating-point numbers take `ordered_float::OrderedFloat`, with the feature `serde` of that crate"
+)]
 pub trait Key: Record + Hash + Eq {}
+
+#[diagnostic::do_not_recommend]
 impl<K: Record + Hash + Eq> Key for K {}
 
 /// The hash behind every hash-partitioned dataset and hash table of the engine: one fixed seed, so that all processes

@@ -21,7 +21,7 @@ use crate::lineage::NodeSpec;
 use crate::memo::{digest, unequalled};
 
 impl Context {
-    /// A dataset of the records in `partitions` groups of neighbours.
+    /// A dataset of the records in `partitions` groups of neighbours. `&str` is no record: `.map(str::to_owned)`.
     ///
     /// In a cluster every process must have the same records in the same order, which those of a `HashMap` are not, nor
     /// are records that contain one: their bytes are compared, and if they differ, an action on them is an error.

@@ -14,8 +14,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// so is `skip_serializing_if` where it leaves a field out. Enums that are `untagged` or have a `tag`, and types like
 /// `serde_json::Value`, are written and are an error when they are read back. All of these errors name the type, the
 /// record and what to do. `rename`, `skip`, `transparent` and `with` work.
+///
+/// A function over any dataset takes `T: Record`. What borrows is no record: `&str` wants `map(str::to_owned)` before it
+/// comes into a dataset. serde knows arrays of up to 32 elements; longer ones are a `Vec`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no record of a dataset",
+    label = "cannot be a record",
+    note = "derive `Clone`, `serde::Serialize` and `serde::Deserialize` for it; it may not borrow"
+)]
 pub trait Record: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Send + Sync + Serialize + DeserializeOwned + 'static> Record for T {}
 
 /// The records of one block. A copy costs O(1) and shares them.

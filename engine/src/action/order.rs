@@ -123,7 +123,8 @@ impl<T: Record> Dataset<T> {
         Ok(self.smallest_by("min_by_key", 1, key)?.pop())
     }
 
-    /// The record with the largest key, of equal ones the first; `None` if there is no record.
+    /// The record with the largest key, of equal ones the first; `None` if there is no record. For floating-point
+    /// numbers as keys see [`Key`](crate::Key).
     ///
     /// # Errors
     /// As any action.

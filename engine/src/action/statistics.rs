@@ -1,5 +1,7 @@
 //! Statistics of numbers, in one pass each.
 
+use std::iter::Sum;
+
 use distdl_storage::Record;
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +132,28 @@ pub struct Histogram {
 /// Most buckets of a histogram.
 const BUCKETS_MAX: usize = 1 << 20;
 
+impl<T: Record + Sum> Dataset<T> {
+    /// The sum of all records, in their order within a partition, and of partitions in a fixed binary tree: of floats,
+    /// too, its bits do not depend on the number of workers. Integers that do not hold it do what their `+` does.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// assert_eq!(context.range(0..101, 4).sum()?, 5050);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As any action.
+    pub fn sum(&self) -> Result<T> {
+        let sum = self.tree_reduce(|left, right| [left, right].into_iter().sum())?;
+        Ok(sum.unwrap_or_else(|| std::iter::empty().sum()))
+    }
+}
+
 impl<T: Record + Into<f64>> Dataset<T> {
-    /// Count, mean, variance, standard deviation and extremes, in one pass without a shuffle.
+    /// Count, mean, variance, standard deviation and extremes, in one pass without a shuffle. Of integers of 64 bits,
+    /// which are not all of them an `f64`: `map(|number| number as f64)` first.
     ///
     /// Records are taken in order and partitions merged in a fixed binary tree over their indices, so that the bits
     /// depend on neither placement nor the number of workers.

@@ -20,7 +20,7 @@ const SAMPLE_SEED: u64 = 0x736f_7274_696e_6721;
 
 impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     /// Sorts by key, ascending and stable: records of one key keep their order. One shuffle; a job before the first one
-    /// samples the keys.
+    /// samples the keys, and so computes what is sorted once more: persist it if that costs much.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -154,7 +154,8 @@ fn in_words<K: Record>((low, high): &(Bound<K>, Bound<K>)) -> String {
 
 impl<T: Record> Dataset<T> {
     /// Sorts by what `function` makes of each record, ascending and stable. One shuffle, in which the key travels with
-    /// its record; a job before the first one samples the keys.
+    /// its record; a job before the first one samples the keys, as for [`sort_by_key`](Self::sort_by_key). To sort by
+    /// floating-point numbers, see [`Key`].
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
