@@ -192,4 +192,35 @@ mod tests {
         action.begin(&work);
         assert_eq!(action.looped, None);
     }
+
+    /// Members may come to the same results, and one that is confused to others.
+    #[test]
+    fn the_first_result_of_a_partition_counts_and_none_that_is_not_wanted() {
+        let kind = ActionKind::Compute {
+            wanted: vec![2, 5],
+            dataset: DatasetId(0),
+            rounds_max: 1,
+        };
+        let mut action = Action::new(Head {
+            action: 0,
+            kind,
+            site: String::new(),
+            fingerprint: [0; 32],
+        });
+        let part = |results: &[(u64, &'static [u8])]| Collected {
+            results: results
+                .iter()
+                .map(|(partition, result)| (*partition, Bytes::from_static(result)))
+                .collect(),
+            updates: Vec::new(),
+        };
+        action.collect(part(&[(5, b"first"), (3, b"not wanted")]));
+        action.collect(part(&[(5, b"second"), (2, b"two")]));
+        assert_eq!(action.unlogged, [part(&[(5, b"first")]), part(&[(2, b"two")])]);
+        assert_eq!(action.bytes, 8);
+        let Answer::Computed { results, .. } = action.computed() else {
+            panic!("another answer");
+        };
+        assert_eq!(results, part(&[(2, b"two"), (5, b"first")]).results);
+    }
 }

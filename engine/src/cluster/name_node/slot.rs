@@ -204,3 +204,87 @@ impl Slots {
         causes.join("; ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// When the process that is planned for a slot is to be started.
+    fn due(slots: &Slots, slot: usize) -> Option<Duration> {
+        match slots.list[slot].state {
+            SlotState::Due(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn processes_that_end_soon_are_started_ever_later_until_one_lives_for_long() {
+        let mut slots = Slots::new(1, Some(1000));
+        let (mut now, mut delays) = (100 * SECOND, Vec::new());
+        slots.schedule(now);
+        for life in [0, 0, 0, 0, 9, 10, 0, 0] {
+            assert_eq!(slots.take_due(now, true).len(), 1);
+            // None of them joins.
+            now += life * SECOND;
+            slots.vacate(0, now, false);
+            let at = due(&slots, 0).unwrap();
+            delays.push((at - now).as_millis());
+            now = at;
+        }
+        assert_eq!(delays, [0, 100, 200, 400, 800, 0, 100, 200]);
+        for _ in 0..100 {
+            slots.take_due(now, true);
+            slots.vacate(0, now, false);
+            let at = due(&slots, 0).unwrap();
+            assert!(at - now <= DELAY_MAX);
+            now = at;
+        }
+    }
+
+    /// A process that others have taken for lost may end later than the next one is started.
+    #[test]
+    fn the_end_of_an_earlier_process_is_not_that_of_the_one_that_was_started_since() {
+        let mut slots = Slots::new(1, Some(1000));
+        slots.schedule(SECOND);
+        for _ in 0..2 {
+            assert_eq!(slots.take_due(SECOND, true).len(), 1);
+            slots.vacate(0, SECOND, false);
+            slots.list[0].state = SlotState::Due(SECOND);
+        }
+        slots.take_due(SECOND, true);
+        let exits = [(); 3].map(|()| slots.exited(0, "killed".to_owned()));
+        assert_eq!(exits, [false, false, true]);
+    }
+
+    #[test]
+    fn who_asks_for_no_place_leaves_those_to_the_processes_that_were_started_for_them() {
+        let mut slots = Slots::new(3, Some(1000));
+        slots.schedule(SECOND);
+        slots.list[1].state = SlotState::Empty;
+        slots.take_due(SECOND, true);
+        assert_eq!(slots.free(None), Some(1));
+        slots.fill(1, MemberId(0), SECOND);
+        assert_eq!(slots.free(None), Some(0), "or else any that is free");
+        assert_eq!((slots.free(Some(2)), slots.free(Some(1))), (Some(2), Some(0)));
+    }
+
+    #[test]
+    fn a_place_whose_process_failed_waits_for_others_to_go_on_until_somebody_was_in_it_again() {
+        let mut slots = Slots::new(1, Some(1000));
+        let ends = |slots: &mut Slots, now| {
+            slots.fill(0, MemberId(0), now);
+            slots.vacate(0, now, false);
+        };
+        slots.list[0].error = Some((SECOND, "no such file".to_owned()));
+        slots.list[0].state = SlotState::Due(SECOND);
+        assert_eq!(slots.take_due(SECOND, false), []);
+        assert_eq!(slots.take_due(SECOND, true), [(0, false)]);
+        ends(&mut slots, SECOND);
+        assert_eq!(slots.take_due(2 * SECOND, false), [(0, true)]);
+        assert_eq!(slots.first_error(), None);
+    }
+}

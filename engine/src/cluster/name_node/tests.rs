@@ -17,6 +17,8 @@ mod joining;
 mod journal_full;
 mod placing;
 mod process;
+mod restarted;
+mod rounds;
 mod world;
 
 use process::Step;

@@ -18,13 +18,13 @@ fn known(member: u64) -> FormerMember {
     }
 }
 
-fn says(node: &mut NameNode, connection: u64, report: Report) -> Vec<Effect> {
+pub(super) fn says(node: &mut NameNode, connection: u64, report: Report) -> Vec<Effect> {
     let connection = ConnectionId(connection);
     node.handle(node.now, Event::Reported { connection, report })
 }
 
 /// Why the process on a connection is not let in, and what people read of it.
-fn dismissal(effects: &[Effect], on: u64) -> Option<(Dismissal, Option<String>)> {
+pub(super) fn dismissal(effects: &[Effect], on: u64) -> Option<(Dismissal, Option<String>)> {
     let order = effects.iter().find_map(|effect| match effect {
         Effect::Send {
             connection,
@@ -39,12 +39,12 @@ fn dismissal(effects: &[Effect], on: u64) -> Option<(Dismissal, Option<String>)>
     order.map(|reason| (reason, sentence))
 }
 
-fn is_start(effect: &Effect) -> bool {
+pub(super) fn is_start(effect: &Effect) -> bool {
     matches!(effect, Effect::Start { .. })
 }
 
 /// A name node, and two members of its first generation.
-fn two_members() -> NameNode {
+pub(super) fn two_members() -> NameNode {
     let mut node = NameNode::new(options(2, 0), Duration::ZERO);
     node.start(Duration::ZERO);
     for slot in 0..2 {
@@ -152,7 +152,7 @@ fn a_name_node_that_was_away_hears_the_others_before_it_takes_them_for_lost() {
 }
 
 /// A name node whose processes others start.
-fn by_hand(processes: u32) -> NameNode {
+pub(super) fn by_hand(processes: u32) -> NameNode {
     let options = Options {
         starts_processes: false,
         restarts_max: 0,
@@ -255,7 +255,7 @@ fn a_machine_that_computes_other_bits_is_not_let_in() {
     assert_eq!(comes(&mut node, 4, like, 0), None);
 }
 
-fn comes_to_an_action(held: Inventory) -> Report {
+pub(super) fn comes_to_an_action(held: Inventory) -> Report {
     Report::Arrive {
         head: Head {
             action: 0,

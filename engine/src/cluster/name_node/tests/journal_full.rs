@@ -1,7 +1,9 @@
 //! What finds no room in the journal.
 
+use super::joining::says;
 use super::*;
-use crate::cluster::protocol::Answer;
+use crate::cluster::protocol::{ActionKind, Answer, Head};
+use crate::id::DatasetId;
 
 /// With a log that has room for so much beside errors and what is written in any case.
 fn with_quota(options: Options, left: u64) -> Options {
@@ -32,6 +34,43 @@ fn a_loop_whose_result_will_find_no_room_is_refused_before_its_first_step() {
         let answers: Vec<&Answer> = world.processes.iter().flat_map(|process| &process.answers).collect();
         assert!(answers.len() == 2 && answers.iter().all(|answer| is_refused(answer) == refused));
     }
+}
+
+/// Before its data is placed, and of its result alone, however little the rest takes.
+#[test]
+fn a_loop_is_refused_for_the_size_of_its_result() {
+    let answered = |answer_bytes_max| {
+        let mut node = NameNode::new(with_quota(options(1, 0), 100_000), Duration::ZERO);
+        node.start(Duration::ZERO);
+        says(&mut node, 0, Report::join(None, None, "there"));
+        let kind = ActionKind::Iterate {
+            dataset: DatasetId(0),
+            rounds_max: 1,
+            first_step: 0,
+            lanes: 1,
+            answer_bytes_max,
+        };
+        let head = Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind,
+        };
+        let state = LoopState {
+            versions: vec![0],
+            ..LoopState::default()
+        };
+        let held = Inventory::new();
+        let effects = says(&mut node, 0, Report::Arrive { head, held, state });
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Send {
+                order: Order::Answer { answer, .. },
+                ..
+            } => Some(is_refused(&answer)),
+            _ => None,
+        })
+    };
+    assert_eq!([answered(10_000), answered(10 << 20)], [None, Some(true)]);
 }
 
 proptest! {

@@ -109,6 +109,22 @@ fn the_pause_between_moves_is_forgotten_with_the_processes_that_it_was_for() {
     assert_eq!(lanes(&world), [0, 1, 1, 1, 1], "{:?} later", world.now - moved_at);
 }
 
+/// Noise, or a slowness that wanders, cannot keep them moving.
+#[test]
+fn lanes_move_ever_more_rarely() {
+    let mut world = in_a_loop(options(2, 0), 500_000);
+    let (mut moved_at, mut generation) = (Vec::new(), 1);
+    for _ in 0..200 {
+        let slower = lanes(&world).iter().filter(|rank| **rank == 0).count() < 3;
+        beat(&mut world, if slower { [100, 1000] } else { [1000, 100] });
+        if std::mem::replace(&mut generation, world.node.generation.number) < world.node.generation.number {
+            moved_at.push(world.now);
+        }
+    }
+    let pauses: Vec<u64> = moved_at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!(pauses, [2, 4, 8, 16, 32]);
+}
+
 #[test]
 fn tasks_are_dealt_by_the_time_that_they_took() {
     let costs = |tasks: [(u64, u64); 2]| {
