@@ -48,6 +48,12 @@ impl HandshakePermits {
         }
     }
 
+    /// Whether a connection waits for one.
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.counts().waiting > 0
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unpoisoned()
     }

@@ -152,6 +152,23 @@ fn zeros_at_the_end_are_cut_off() {
     assert_eq!(fs::read(folder.path().join("journal")).unwrap(), whole);
 }
 
+/// It would be replayed as if it had happened twice.
+#[test]
+fn a_whole_frame_at_another_place_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = written(folder.path());
+    let whole = bytes.len() as u64;
+    let header = bytes[MAGIC.len()..][..HEADER_BYTES as usize].try_into().unwrap();
+    let (length, ..) = parts(header);
+    bytes.extend_from_within(MAGIC.len()..MAGIC.len() + HEADER_BYTES as usize + length as usize);
+    fs::write(folder.path().join("journal"), bytes).unwrap();
+    let opened = Journal::open(folder.path(), BYTES_MAX).map(|(_, entries)| entries);
+    assert!(
+        matches!(opened, Err(JournalError::Damaged { offset, .. }) if offset == whole),
+        "{opened:?}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

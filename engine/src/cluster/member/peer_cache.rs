@@ -83,6 +83,12 @@ impl PeerCache {
         self.state.lock().unpoisoned()
     }
 
+    /// Whether a member may be asked for anything.
+    #[cfg(test)]
+    pub(super) fn is_told_of(&self, member: MemberId) -> bool {
+        self.state().filters.contains_key(&member)
+    }
+
     fn may_have(&self, key: &Digest) -> Vec<Source> {
         let state = self.state();
         let filters = state.filters.values();

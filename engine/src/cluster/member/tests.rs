@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod found_again;
+mod rounds;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::AtomicBool;
@@ -198,8 +199,6 @@ fn computed() -> Outcome {
     }
 }
 
-/// One end of a link fails when the other has ended its part of a round and so has no use for it, while the first is
-/// about to enter: it would wait for ever for a link that nobody opens.
 #[test]
 fn a_member_listens_at_the_port_that_it_is_given() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -231,6 +230,8 @@ fn a_member_listens_at_the_port_that_it_is_given() {
     assert!(reason.contains("an address of this host"), "{reason}");
 }
 
+/// One end of a link fails when the other has ended its part of a round and so has no use for it, while the first is
+/// about to enter: it would wait for ever for a link that nobody opens.
 #[test]
 fn a_link_that_breaks_behind_a_round_of_one_end_ends_the_generation() {
     let mut members = members(2);

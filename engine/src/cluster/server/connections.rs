@@ -171,3 +171,58 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write;
+
+    use super::*;
+    use crate::cluster::dismissal::Dismissal;
+    use crate::cluster::socket::pair;
+
+    /// A long one would otherwise cost the process that says it its lease.
+    #[test]
+    fn parts_of_a_message_are_signs_of_life() {
+        let (here, there) = pair().unwrap();
+        let (inputs, received) = channel();
+        let mut signs = Signs {
+            socket: &there,
+            inputs: &inputs,
+            connection: ConnectionId(3),
+            pause: Duration::ZERO,
+            last: Instant::now(),
+        };
+        for part in [b"a", b"b"] {
+            (&here).write_all(part).unwrap();
+            signs.read_exact(&mut [0]).unwrap();
+            let heard = received.try_recv();
+            assert!(matches!(
+                heard,
+                Ok(Input::Event(Event::Heard {
+                    connection: ConnectionId(3)
+                }))
+            ));
+        }
+        here.shutdown();
+        assert_eq!(signs.read(&mut [0]).unwrap(), 0);
+        assert!(received.try_recv().is_err(), "the end is none");
+    }
+
+    #[test]
+    fn who_takes_no_orders_is_cut_off_when_too_many_wait() {
+        let (here, there) = pair().unwrap();
+        let (orders, _received) = sync_channel(2);
+        let connection = Connection {
+            orders,
+            socket: here,
+            written: channel().1,
+            binary: [7; 32],
+        };
+        let reason = Dismissal::Over;
+        (0..3).for_each(|_| connection.send(Order::Dismiss { reason: reason.clone() }));
+        there.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!((&there).read(&mut [0]).unwrap(), 0);
+    }
+}

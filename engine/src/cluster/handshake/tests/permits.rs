@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::channel;
 
+use distdl_storage::testing::wait_until;
+
 use super::*;
 use crate::cluster::handshake::{self, permits::HANDSHAKES_MAX};
 
@@ -25,6 +27,27 @@ fn who_says_nothing_gives_its_permit_to_who_waits_for_one() {
         .recv_timeout(Duration::from_secs(30))
         .expect("it keeps its permit");
     assert!(matches!(outcome, Err(Refused::Timeout)), "{outcome:?}");
+}
+
+/// Or one that comes would cost many of those that were there before, and later ones would get none.
+#[test]
+fn for_each_that_waits_one_gives_its_permit_up() {
+    let permits = Arc::<HandshakePermits>::default();
+    let mut silent: Vec<Permit> = (0..HANDSHAKES_MAX).map(|_| permits.take()).collect();
+    assert!(!silent.iter().any(Permit::must_yield), "nobody waits");
+    for _ in 0..3 {
+        let comes = {
+            let permits = Arc::clone(&permits);
+            thread::spawn(move || permits.take())
+        };
+        wait_until("it waits", || permits.is_waited_for());
+        let yielding = silent.iter().filter(|permit| permit.must_yield()).count();
+        assert_eq!(yielding, 1);
+        // It is the first that is asked.
+        drop(silent.remove(0));
+        silent.push(comes.join().unwrap());
+    }
+    assert!(!silent.iter().any(Permit::must_yield));
 }
 
 #[test]

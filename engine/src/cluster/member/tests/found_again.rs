@@ -181,3 +181,29 @@ fn the_end_of_an_earlier_action_does_not_hide_that_of_a_later() {
         Some(Report::Cancel { action: 1, .. })
     ));
 }
+
+/// What it has computed counts for nothing any more; one that has computed nothing may be anybody.
+#[test]
+fn a_process_is_somebody_else_for_another_name_node_only_before_its_first_round() {
+    for has_taken_part in [false, true] {
+        let cluster = Cluster::new();
+        let (member, lead) = cluster.member(0, REPORT_TIME_MAX);
+        let generation = Generation {
+            number: 1,
+            members: vec![lead.peer.clone()],
+        };
+        if has_taken_part {
+            member.enter(&generation, 0, 0).unwrap();
+        }
+        lead.socket.shutdown();
+        let again = cluster.welcome_soon(MemberId(9));
+        if has_taken_part {
+            let heard = again.reports.recv_timeout(REPORT_TIME_MAX);
+            let is_closed = matches!(heard, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+            assert!(is_closed, "{heard:?}");
+            assert!(matches!(member.next_order(), Err(EngineError::LeftCluster { .. })));
+        } else {
+            wait_until("it is somebody else", || member.id() == Some(MemberId(9)));
+        }
+    }
+}
