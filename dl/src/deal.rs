@@ -284,6 +284,15 @@ mod tests {
     }
 
     #[test]
+    fn of_an_epoch_of_many_steps_only_the_last_are_kept() {
+        let deal = Deal::new(vec![50, 51, 52], 3).unwrap();
+        assert!((0..51).all(|step| (0..3).map(|lane| deal.range(lane, step).len()).sum::<usize>() == 3));
+        let known = deal.known.lock().unwrap();
+        let counts: Vec<u64> = known.iter().map(|(count, _)| *count).collect();
+        assert_eq!(counts, [153, 150, 147, 144, 141, 138, 135, 132]);
+    }
+
+    #[test]
     fn lanes_that_differ_by_one_take_one_at_a_time() {
         let singly = |lengths: &[u32], batch| Deal::new(lengths.to_vec(), batch).unwrap().deals_singly();
         assert!(singly(&[9, 8, 9], 3) && singly(&[8; 3], 3));

@@ -224,3 +224,33 @@ fn processors_whose_products_have_the_same_bits_are_called_the_same() {
     };
     assert_eq!(words.len(), levels, "{words:?}");
 }
+
+/// A training goes on with the data that it began with, or not at all.
+#[test]
+fn samples_of_another_shape_kind_or_scale_have_another_hash() {
+    let bytes = |scale| Features::U8 {
+        bytes: vec![0, 0, 128, 63, 0, 0, 0, 64],
+        scale,
+    };
+    let labels = |count| SampleTargets::Labels(vec![0; count]);
+    let values = |length, count: usize| SampleTargets::Values {
+        length,
+        values: vec![0.0; count],
+    };
+    let all = [
+        (8, bytes(1.0), labels(1)),
+        (8, bytes(0.5), labels(1)),
+        (4, bytes(1.0), labels(2)),
+        (2, Features::F32(vec![1.0, 2.0]), labels(1)),
+        (1, Features::F32(vec![1.0, 2.0]), labels(2)),
+        (1, Features::F32(vec![1.0, 2.0]), values(1, 2)),
+        (1, Features::F32(vec![1.0, 2.0]), values(2, 4)),
+    ];
+    let hash = |(length, features, targets): (usize, Features, SampleTargets)| {
+        let mut hasher = blake3::Hasher::new();
+        hash_samples(&mut hasher, &Samples::new(length, features, targets).unwrap());
+        hasher.finalize().to_hex().to_string()
+    };
+    let count = all.len();
+    assert_eq!(all.into_iter().map(hash).collect::<BTreeSet<_>>().len(), count);
+}

@@ -140,3 +140,21 @@ impl Rule for MeanSquares {
         (before - self.rate * step, state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gradient that is always the same has none.
+    #[test]
+    fn a_variance_that_is_rounded_below_zero_is_none() {
+        let centered = RmsProp {
+            centered: true,
+            ..RmsProp::default()
+        };
+        let (square, mean) = (1.0, 1.000_001);
+        let (after, state) = centered.rule(1e-9, 1.0).element(1.0, 2.0, [square, mean, 0.0, 0.0]);
+        assert!(state[0] < state[1] * state[1], "nothing was tested: {state:?}");
+        assert!((after - 1.9).abs() < 1e-3, "by the rate over epsilon: {after}");
+    }
+}

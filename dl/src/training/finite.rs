@@ -135,3 +135,33 @@ fn not_finite_in(samples: &Samples) -> Option<(usize, String)> {
         SampleTargets::Labels(_) => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use distdl_engine::{Config, Context};
+
+    use super::*;
+
+    #[test]
+    fn the_first_number_that_is_not_finite_is_named_by_its_place_in_the_partition() {
+        let context = Context::new(Config::default()).unwrap();
+        let block = |features: [f32; 4], values: [f32; 4]| {
+            let targets = SampleTargets::Values {
+                length: 2,
+                values: values.to_vec(),
+            };
+            Samples::new(2, Features::F32(features.to_vec()), targets).unwrap()
+        };
+        let zeros = [0.0; 4];
+        let of = |blocks| not_finite(&context.parallelize(blocks, 1)).unwrap();
+        assert_eq!(of(vec![block(zeros, zeros); 2]), None);
+        let targets = [0.0, 0.0, 0.0, f32::NAN];
+        let says = "sample 3 of partition 0 has NaN as target value 1";
+        assert_eq!(of(vec![block(zeros, zeros), block(zeros, targets)]).unwrap(), says);
+        let features = [0.0, 0.0, f32::INFINITY, 0.0];
+        let says = "sample 1 of partition 0 has inf as feature 0";
+        assert_eq!(of(vec![block(features, targets), block(zeros, targets)]).unwrap(), says);
+    }
+}

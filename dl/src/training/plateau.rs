@@ -252,6 +252,14 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_lowered_by_something_that_counts_or_left_as_it_is() {
+        let plateau = Plateau::new(0.5, 0).with_rate_min(0.25);
+        let lowered = [1.0, 0.4, 0.25, 0.1].map(|rate| plateau.lowered(rate));
+        assert_eq!(lowered, [Some(0.5), Some(0.25), None, None]);
+        assert_eq!(Plateau::new(0.5, 0).lowered(1e-8), None);
+    }
+
+    #[test]
     fn counts_go_on_where_they_were_kept() {
         let values = [1.0, 1.0, 1.0, 0.9, 0.9, 0.9, 0.9];
         let mut whole = Plateau::new(0.5, 2).with_cooldown(1);

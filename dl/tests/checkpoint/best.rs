@@ -107,6 +107,10 @@ fn what_could_not_be_written_was_not_shown() {
     assert!(best.is_due(&training));
     fs::remove_file(&folder).unwrap();
     fs::rename(&elsewhere, &folder).unwrap();
+    // Nor does a checkpoint that is written for something else hold it.
+    training.set_rate_factor(0.5).unwrap();
+    assert_eq!(anew().resumed(&begin()), before);
+    training.set_rate_factor(1.0).unwrap();
     show(&mut training, &mut best, 3);
     let mut expected = anew();
     show(&mut super::begin(&context, options(None)).unwrap(), &mut expected, 3);

@@ -322,6 +322,29 @@ fn a_damaged_checkpoint_is_passed_over() {
     }
 }
 
+/// Also where another one is asked for.
+#[test]
+fn a_damaged_checkpoint_does_not_hide_the_one_of_the_step_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_step = |step| {
+        options(Some(CheckpointOptions {
+            resume: Resume::Step(step),
+            ..every_4(folder.path())
+        }))
+    };
+    run_to(12, options(Some(every_4(folder.path()))));
+    let path = &newest_files(folder.path())[0];
+    let mut bytes = fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(path, bytes).unwrap();
+    assert_eq!(begin(&context(1), of_step(4)).unwrap().step(), 4);
+    let message = refusal(of_step(12));
+    assert!(
+        message.contains("there is none of step 12, only of [8, 4]"),
+        "{message}"
+    );
+}
+
 #[test]
 fn without_a_whole_checkpoint_training_does_not_silently_begin_anew() {
     let folder = tempfile::tempdir().unwrap();

@@ -84,6 +84,33 @@ fn parameters_that_are_set_at_a_checkpoint_are_those_of_the_checkpoint() {
     assert_eq!(resumed.parameters(), other);
 }
 
+/// Adam corrects its means by their number.
+#[test]
+fn updates_since_parameters_were_set_are_counted_on_behind_a_checkpoint() {
+    let trained = |is_stopped: bool| {
+        let (folder, context) = (tempfile::tempdir().unwrap(), context(1));
+        let url = folder.path().to_str().unwrap();
+        let begin = || {
+            let options = TrainingOptions {
+                optimizer: Arc::new(Adam::default()),
+                ..options(Some(CheckpointOptions::new(url)))
+            };
+            begin(&context, options).unwrap()
+        };
+        let mut training = begin();
+        training.iterate(5, |_| ()).unwrap();
+        training.set_parameters(network().initialize(99).unwrap()).unwrap();
+        training.iterate(2, |_| ()).unwrap();
+        if is_stopped {
+            training = begin();
+            assert_eq!(training.step(), 7);
+        }
+        training.iterate(2, |_| ()).unwrap();
+        training.parameters()
+    };
+    assert_eq!(trained(true), trained(false));
+}
+
 /// The square of an error may be finite in f64 where its gradient is not in f32.
 #[test]
 fn parameters_that_are_not_finite_are_an_error_and_no_checkpoint() {
@@ -137,6 +164,41 @@ fn samples_that_make_parameters_infinite_are_named() {
     let error = training.iterate(1, |_| ()).unwrap_err().to_string();
     let says = "step 0: a value of layers.0.weight behind it is not finite (NaN); sample 2 of partition 1 has inf as feature 0: mend";
     assert!(error.contains(says), "{error}");
+    let again = training.iterate(1, |_| ()).unwrap_err().to_string();
+    assert!(again.contains("sample 2 of partition 1 has inf"), "{again}");
+}
+
+/// Also where nothing is written, and before the first step.
+#[test]
+fn parameters_that_are_not_finite_are_an_error_without_checkpoints_too() {
+    let context = context(1);
+    let targets = SampleTargets::Values {
+        length: 1,
+        values: vec![0.0; 4],
+    };
+    let samples = Samples::new(1, Features::F32(vec![1e20; 4]), targets).unwrap();
+    let data = context.parallelize(samples.split(2).unwrap(), 2);
+    let linear = NeuralNetwork::new(Input(1))
+        .output(Dense::linear(1), Loss::MeanSquaredError)
+        .unwrap();
+    let with = |initial: [f32; 2]| {
+        let options = TrainingOptions {
+            batch: 4,
+            initial_parameters: Some(initial.as_slice().into()),
+            ..options(None)
+        };
+        linear.train(&data, options)
+    };
+    let error = with([1.0, 0.0]).unwrap().iterate(1, |_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("step 0: a value of layers.0.weight behind it"),
+        "{error}"
+    );
+    let error = with([1.0, f32::NAN]).unwrap_err().to_string();
+    assert!(
+        error.contains("a value of layers.0.bias is NaN to begin with"),
+        "{error}"
+    );
 }
 
 /// Adam would never move the weights of an infinite square again, and the loss says nothing of it.

@@ -69,6 +69,19 @@ fn a_plateaus_factor_comes_back_from_a_checkpoint() {
     assert!(distance < 1e-6, "{distance}");
 }
 
+/// The least is that of both together.
+#[test]
+fn a_plateau_lowers_what_the_schedule_has_come_to_and_not_below_its_least() {
+    let context = context(1);
+    let mut training = begin(&context, options(None)).unwrap();
+    training.iterate(20, |_| ()).unwrap();
+    assert!((training.learning_rate() - 0.3 * 0.7 * 0.7).abs() < 1e-6);
+    let mut plateau = Plateau::new(0.1, 0).with_rate_min(0.1);
+    let lowered = [1.0; 3].map(|value| plateau.show(value, &mut training).unwrap());
+    assert_eq!(lowered, [false, true, false]);
+    assert!((training.learning_rate() - 0.1).abs() < 1e-6);
+}
+
 #[test]
 fn rates_that_cannot_be_are_refused() {
     let context = context(1);

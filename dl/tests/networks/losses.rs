@@ -286,3 +286,19 @@ fn what_is_kept_back_has_no_weight_of_its_own() {
         "{refused}"
     );
 }
+
+#[test]
+fn labels_for_one_output_are_refused_by_losses_of_elements() {
+    let context = context(1);
+    let samples = Samples::new(2, Features::F32(vec![0.5; 40]), SampleTargets::Labels(vec![0; 20])).unwrap();
+    let data = context.parallelize(samples.split(2).unwrap(), 2);
+    for loss in [Loss::BinaryCrossEntropyWithLogits, Loss::MeanSquaredError] {
+        let network = NeuralNetwork::new(Input(2)).output(Dense::linear(1), loss).unwrap();
+        let options = TrainingOptions {
+            batch: 8,
+            ..TrainingOptions::default()
+        };
+        let message = network.train(&data, options).unwrap_err().to_string();
+        assert!(message.contains("values of 0 and 1 as targets"), "{message}");
+    }
+}

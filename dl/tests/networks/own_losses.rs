@@ -317,6 +317,8 @@ fn what_does_not_suit_is_said_before_the_first_step() {
         let wrong = Loss::own(Squared).gradient(&[0.5_f64; 4], targets, 2, &mut [0.0; 4]);
         assert!(matches!(wrong, Err(Error::Length { .. })), "{wrong:?}");
     }
+    let wrong = Loss::own(Squared).gradient(&[0.5_f32; 2], Targets::Labels(&[1]), 2, &mut [0.0; 1]);
+    assert!(matches!(wrong, Err(Error::Length { .. })), "{wrong:?}");
     let wrong = Loss::own(Squared).gradient(&[0.5_f32; 2], Targets::Labels(&[2]), 2, &mut [0.0; 2]);
     assert!(matches!(wrong, Err(Error::Label { label: 2, .. })), "{wrong:?}");
 }

@@ -73,3 +73,15 @@ fn a_tensor_of_zeros_moves_as_far_as_the_rate_says() {
         assert!((value + RATE).abs() < 1e-6, "{value}");
     }
 }
+
+/// As one of which no value had a part in the loss.
+#[test]
+fn a_tensor_without_a_direction_stays_where_it_is() {
+    let parameters = Parameters::with_state(vec![2.0; 4], 2).unwrap();
+    let mut claimed = parameters.claim(1, 0..4).unwrap();
+    let mut values = claimed.values();
+    values.totals = &[16.0, 0.0];
+    let without_decay = some_lamb().without_decay().unwrap();
+    without_decay.apply(0, RATE, SCALE, &[0.0; 4], &mut values).unwrap();
+    assert_eq!(values.after[..], [2.0; 4]);
+}

@@ -75,6 +75,27 @@ fn alone(threads: usize, options: TrainingOptions) -> Trained {
 }
 
 #[test]
+fn parameters_that_are_set_are_read_as_late_as_those_that_a_training_began_with() {
+    let (context, network) = (context(2), NeuralNetwork::dense(6, &[5], 3).unwrap());
+    let data = context.parallelize(samples().split(4).unwrap(), 4);
+    let given: Vec<f32> = network.initialize(99).unwrap();
+    let lagging = options(Staleness::FixedLag(2), Compression::None);
+    let begin = |initial_parameters| {
+        let options = TrainingOptions {
+            initial_parameters,
+            ..lagging.clone()
+        };
+        network.train(&data, options).unwrap()
+    };
+    let (mut begun, mut set) = (begin(Some(given.as_slice().into())), begin(None));
+    set.set_parameters(given).unwrap();
+    for training in [&mut begun, &mut set] {
+        training.iterate(9, |_| ()).unwrap();
+    }
+    assert_eq!(bits(&set.parameters()), bits(&begun.parameters()));
+}
+
+#[test]
 fn threads_shards_and_deaths_do_not_show() {
     let mut seen = Vec::new();
     for (index, options) in determinate().into_iter().enumerate() {

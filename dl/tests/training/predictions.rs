@@ -259,3 +259,11 @@ fn processes_with_different_models_find_each_other_out() {
     let error = run.err().unwrap().to_string();
     assert!(error.contains("diverged"), "{error}");
 }
+
+#[test]
+fn of_classes_of_equal_outputs_the_first_is_what_a_sample_is_taken_for() {
+    let (network, context) = (network(), context(1));
+    let zeros = vec![0.0; network.parameter_count()];
+    let confusion = network.confusion(&data(&context), &zeros).unwrap();
+    assert_eq!(confusion.count(0, 0), confusion.samples());
+}
