@@ -206,9 +206,23 @@ impl<T: Record> Dataset<T> {
         &self,
         function: impl Fn(usize, PartitionIter<T>) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
+        self.run_partitions_with_parameters("", function)
+    }
+
+    /// As [`run_partitions`](Self::run_partitions), and `parameters` say what the function has captured by which it
+    /// gives other results than another one from the same line of the program. Processes of a cluster where they differ
+    /// find each other out.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_partitions_with_parameters<R: Record>(
+        &self,
+        parameters: impl Into<String>,
+        function: impl Fn(usize, PartitionIter<T>) -> Result<R> + Send + Sync + 'static,
+    ) -> Result<Vec<R>> {
         let all: Vec<usize> = (0..self.partitions()).collect();
         self.context()
-            .run_effects(self.id(), &all, move |_, partition, stream| {
+            .run_effects(self.id(), &all, parameters.into(), move |_, partition, stream| {
                 let failure = Failure::default();
                 let result = function(partition, PartitionIter::new(stream, Failure::clone(&failure)));
                 match failure.take() {

@@ -134,6 +134,8 @@ pub struct Iteration {
     pub piece_min: usize,
     /// Whether lanes remember something from step to step.
     pub lanes_remember: bool,
+    /// What lanes and the shards' updates have captured, in words; empty unless told.
+    pub settings: String,
     /// Where the driver program asked for it.
     pub site: &'static Location<'static>,
     pub(crate) assigned: Option<Placement>,
@@ -154,6 +156,7 @@ impl Iteration {
             measures: Vec::new(),
             piece_min: PIECE_MIN,
             lanes_remember: false,
+            settings: String::new(),
             site: Location::caller(),
             assigned: None,
         }
@@ -217,6 +220,15 @@ impl Iteration {
     #[must_use]
     pub fn with_lanes_that_remember(mut self) -> Self {
         self.lanes_remember = true;
+        self
+    }
+
+    /// Says what lanes and the shards' updates have captured by which they come to other values than others from the
+    /// same lines of the program, such as a learning rate. Processes of a cluster where these words differ find each
+    /// other out; of what is not said here they see nothing.
+    #[must_use]
+    pub fn with_settings(mut self, settings: impl Into<String>) -> Self {
+        self.settings = settings.into();
         self
     }
 

@@ -26,14 +26,16 @@ impl Context {
         self.run_reduce(target, partitions, &erased(reduce))
     }
 
-    /// As [`run_job`](Self::run_job), for a function of the program's that may do something to the world.
+    /// As [`run_job`](Self::run_job), for a function of the program's that may do something to the world and has
+    /// captured these parameters.
     pub(crate) fn run_effects<R: Record>(
         &self,
         target: DatasetId,
         partitions: &[usize],
+        parameters: String,
         reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
-        self.run_reduce(target, partitions, &erased(reduce).with_effects())
+        self.run_reduce(target, partitions, &erased(reduce).with_effects(parameters))
     }
 
     fn run_reduce<R: Record>(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Vec<R>> {

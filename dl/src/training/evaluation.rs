@@ -159,7 +159,7 @@ fn predict(
 ) -> Result<Dataset<Vec<f32>>> {
     check_length("the parameters", network.parameter_count(), parameters.len())?;
     let (devices, first) = (devices.lanes(), first_block(data));
-    let model = format!("{:?} {}", network.words(), parameters_hash(parameters));
+    let model = words(network, parameters);
     let (network, parameters) = (network.clone(), Arc::new(parameters.to_vec()));
     let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
         let block = SampleBlock { partition, ..first };
@@ -227,6 +227,11 @@ fn confusion(
     Ok(sum)
 }
 
+/// What the outputs of a model follow from: processes of a cluster compare it.
+fn words(network: &NeuralNetwork, parameters: &[f32]) -> String {
+    format!("{:?} {}", network.words(), parameters_hash(parameters))
+}
+
 /// The first block of a dataset.
 fn first_block(data: &Dataset<Samples>) -> SampleBlock {
     SampleBlock {
@@ -254,10 +259,10 @@ fn over_batches<R: Record>(
     new: impl Fn() -> R + Send + Sync + 'static,
     add: impl Fn(&mut R, &mut Evaluator, &mut BlockRows<'_>) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Vec<R>> {
-    let failed = Failed::default();
+    let (failed, model) = (Failed::default(), words(network, parameters));
     let (network, parameters, kept) = (network.clone(), Arc::new(parameters.to_vec()), failed.clone());
     let (devices, first) = (devices.lanes(), first_block(data));
-    let results = data.run_partitions(move |partition, blocks| {
+    let results = data.run_partitions_with_parameters(model, move |partition, blocks| {
         let block = SampleBlock { partition, ..first };
         let mut rows = PartitionRows::new(&network, &parameters, block, devices.clone());
         let mut result = new();

@@ -9,6 +9,7 @@ use super::compression::Residual;
 use super::failed::Failed;
 use super::lane::{Gradients, TrainingLane};
 use super::lane_samples::{LanePart, Loader};
+use super::plan::TrainingPlan;
 use super::update::{Update, learnt, measures, shards};
 use super::{StepResult, Training, from_tallies};
 use crate::error::{Error, Result};
@@ -112,7 +113,8 @@ impl Training {
                     .compression
                     .format(self.plan.network.has_sparse_gradient()),
             )
-            .with_measures(measures(&self.plan.network, &self.plan.options));
+            .with_measures(measures(&self.plan.network, &self.plan.options))
+            .with_settings(self.settings());
         if self.plan.options.compression.top_k().is_some() {
             iteration = iteration.with_lanes_that_remember();
         }
@@ -150,6 +152,19 @@ impl Training {
         self.has_parted |= result.is_err() && self.data.context().is_in_cluster();
         result.map_err(|error| self.with_input(failed.resolve(error)))?;
         self.check_parameters()
+    }
+
+    /// What lanes and shards do, for the processes of a cluster to compare. On which devices is each one's own matter,
+    /// and what the data holds stands in its lineage.
+    fn settings(&self) -> String {
+        if !self.data.context().is_in_cluster() {
+            return String::new();
+        }
+        let TrainingPlan {
+            network, deal, options, ..
+        } = &self.plan;
+        let identity = options.identity(network, deal, String::new());
+        format!("{identity:?}, rate times {}", self.plan.rate_factor)
     }
 
     /// Takes the steps of an iteration by lanes and shards.

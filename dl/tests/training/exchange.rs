@@ -369,3 +369,48 @@ fn all_processes_get_the_same_error_whoever_came_to_it() {
     assert!(is_typed, "{text}");
     assert!(results.iter().all(|result| *result == results[0]), "{results:?}");
 }
+
+/// Or they would come to a model that is nobody's.
+#[test]
+fn processes_that_train_otherwise_find_each_other_out() {
+    type Change = fn(&mut TrainingOptions);
+    let plain = || options(Staleness::Synchronous, Compression::None);
+    let changes: [(&str, Change); 5] = [
+        ("nothing", |_| ()),
+        ("schedule", |options| options.schedule = Some(Schedule::Constant(0.3))),
+        ("optimizer", |options| {
+            options.optimizer = Arc::new(Adam {
+                betas: (0.5, 0.999),
+                ..Adam::default()
+            });
+        }),
+        ("limit", |options| options.lane_gradient_norm_max = Some(0.1)),
+        ("batch", |options| options.micro_batch = Some(1)),
+    ];
+    for (what, change) in changes {
+        let run = TestCluster::new(2).run_lives(move |context, life| {
+            let mut options = plain();
+            if life.slot == 1 {
+                change(&mut options);
+            }
+            train_for(2, context, options).map_err(failed)
+        });
+        let error = run.err().map(|error| error.to_string());
+        let is_found_out = error.as_ref().is_some_and(|error| error.contains("diverged"));
+        assert_eq!(is_found_out, what != "nothing", "{what}: {error:?}");
+    }
+}
+
+#[test]
+fn processes_that_lower_the_rate_otherwise_find_each_other_out() {
+    let run = TestCluster::new(2).run_lives(|context, life| {
+        let data = context.parallelize(samples().split(4).map_err(failed)?, 4);
+        let network = NeuralNetwork::dense(6, &[5], 3).map_err(failed)?;
+        let mut training = network.train(&data, options(Staleness::Synchronous, Compression::None));
+        let training = training.as_mut().unwrap();
+        training.set_rate_factor(1.0 / (1 + life.slot) as f32).map_err(failed)?;
+        training.iterate(2, |_| ()).map(drop).map_err(failed)
+    });
+    let error = run.err().unwrap().to_string();
+    assert!(error.contains("diverged"), "{error}");
+}

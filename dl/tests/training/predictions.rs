@@ -251,13 +251,37 @@ fn a_checkpoint_of_one_model_is_none_of_another() {
 
 #[test]
 fn processes_with_different_models_find_each_other_out() {
-    let run = TestCluster::new(2).run_lives(|context, life| {
-        let network = network();
-        let parameters = network.initialize(u64::from(life.slot)).unwrap();
-        network.predict(&data(context), &parameters).unwrap().count()
-    });
-    let error = run.err().unwrap().to_string();
-    assert!(error.contains("diverged"), "{error}");
+    type Evaluate = fn(&NeuralNetwork, &Dataset<Samples>, &[f32]) -> distdl_dl::Result<()>;
+    let ways: [(&str, Evaluate); 3] = [
+        ("predict", |network, data, parameters| {
+            Ok(network.predict(data, parameters)?.count().map(drop)?)
+        }),
+        ("error", |network, data, parameters| {
+            network.error(data, parameters).map(drop)
+        }),
+        ("confusion", |network, data, parameters| {
+            network.confusion(data, parameters).map(drop)
+        }),
+    ];
+    let smoothed = || {
+        let network = NeuralNetwork::new(Input(FEATURES)).hidden(Dense::tanh(5));
+        network.output(Dense::linear(4), Loss::SoftmaxCrossEntropy).unwrap()
+    };
+    for (what, evaluate) in ways {
+        for [seed, activation] in [[1, 0], [0, 1]] {
+            let run = TestCluster::new(2).run_lives(move |context, life| {
+                let parameters = network().initialize(u64::from(life.slot) * seed).unwrap();
+                let network = match u64::from(life.slot) * activation {
+                    0 => network(),
+                    _ => smoothed(),
+                };
+                evaluate(&network, &data(context), &parameters).map_err(failed)
+            });
+            let found_out = run.err().map(|error| error.to_string());
+            let error = found_out.unwrap_or_else(|| panic!("{what}: not found out"));
+            assert!(error.contains("diverged"), "{what}: {error}");
+        }
+    }
 }
 
 #[test]

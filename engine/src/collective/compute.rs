@@ -30,7 +30,8 @@ pub(crate) fn compute<R: Record>(
         dataset: lineage.target(),
         rounds_max: rounds_max(lineage),
     };
-    let arrival = Arrival::new(context, member, running, lineage, kind, &(), LoopState::default());
+    let (asked_for, state) = (&reduce.parameters, LoopState::default());
+    let arrival = Arrival::new(context, member, running, lineage, kind, asked_for, state);
     // Results that the name node may not have: it forgets none that it has confirmed by calling it finished.
     let mut own: BTreeMap<u64, Bytes> = BTreeMap::new();
     loop {

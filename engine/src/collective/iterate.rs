@@ -57,6 +57,7 @@ fn asked_for(iteration: &Iteration, parameters: &Parameters) -> impl Debug + use
         updates,
         measures,
         lanes_remember,
+        settings,
         // In the kind of the action.
         lanes: _,
         first_step: _,
@@ -68,7 +69,7 @@ fn asked_for(iteration: &Iteration, parameters: &Parameters) -> impl Debug + use
         assigned: _,
     } = iteration.clone();
     let rules = (staleness, updates, measures, lanes_remember);
-    (steps, shards, state_slots, rules, values)
+    (steps, shards, state_slots, rules, settings, values)
 }
 
 /// Runs an iteration together with the other processes; all end with the same parameters and have seen every step.

@@ -33,6 +33,8 @@ pub(crate) struct Reduce {
     /// Whether it is the program's and may do something to the world: then there is one attempt at a time, and none is
     /// stopped because another one has ended.
     pub has_effects: bool,
+    /// What is known of what it has captured, the same in all processes of a cluster; empty if nothing is.
+    pub parameters: String,
 }
 
 impl Reduce {
@@ -43,13 +45,15 @@ impl Reduce {
         Self {
             function: Arc::new(function),
             has_effects: false,
+            parameters: String::new(),
         }
     }
 
-    /// Of one that may do something to the world.
-    pub(crate) fn with_effects(self) -> Self {
+    /// Of one of the program's, which may do something to the world, and what it has captured.
+    pub(crate) fn with_effects(self, parameters: String) -> Self {
         Self {
             has_effects: true,
+            parameters,
             ..self
         }
     }

@@ -160,6 +160,10 @@ fn a_process_that_asks_for_another_action_is_found_out_everywhere() {
 
 /// Steps that add 1 to parameters.
 fn count_up(context: &Context, steps: u64, first: f32, shards: usize) -> Result<()> {
+    count_up_by(context, Iteration::new(2, steps).with_shards(shards), first)
+}
+
+fn count_up_by(context: &Context, iteration: Iteration, first: f32) -> Result<()> {
     let parameters = Arc::new(Parameters::new(vec![first; 8]));
     let lane = |_: LaneData<Records<u64>>| {
         let step = |_: u64, _: &[f32], update: &mut [f32]| {
@@ -176,7 +180,6 @@ fn count_up(context: &Context, steps: u64, first: f32, shards: usize) -> Result<
         };
         Ok(Box::new(apply) as Box<dyn ShardUpdate>)
     };
-    let iteration = Iteration::new(2, steps).with_shards(shards);
     let data = context.range(0..4, 2);
     data.iterate(iteration, &parameters, lane, shard, &mut |_| ())
 }
@@ -184,7 +187,7 @@ fn count_up(context: &Context, steps: u64, first: f32, shards: usize) -> Result<
 #[test]
 fn a_process_with_other_numbers_in_its_program_is_found_out() {
     type Asked = fn(&Context, u64) -> Result<()>;
-    let cases: [(&str, Asked); 7] = [
+    let cases: [(&str, Asked); 9] = [
         ("a range", |context, slot| {
             context.range(slot..slot + 6, 3).count().map(drop)
         }),
@@ -204,6 +207,19 @@ fn a_process_with_other_numbers_in_its_program_is_found_out() {
         }),
         ("a number of shards", |context, slot| {
             count_up(context, 3, 0.0, 1 + slot as usize)
+        }),
+        ("what lanes have captured", |context, slot| {
+            count_up_by(
+                context,
+                Iteration::new(2, 3).with_settings(format!("a rate of {slot}")),
+                0.0,
+            )
+        }),
+        ("what an action has captured", |context, slot| {
+            let numbers = context.range(0..6, 3);
+            let scaled = numbers
+                .run_partitions_with_parameters(format!("{slot}"), move |_, rows| Ok(rows.count() as u64 * slot));
+            scaled.map(drop)
         }),
     ];
     for (what, asked) in cases {
