@@ -86,12 +86,15 @@ impl Credentials {
         }
     }
 
-    /// A process that runs this program file takes part.
-    pub(crate) fn let_in(&self, binary: Digest) {
-        if let Program::OfFirst(first) = &self.program {
-            let mut first = first.lock().unpoisoned();
-            first.get_or_insert(binary);
-        }
+    /// A process that runs this program file takes part; whether it is the first and so says which one all must run.
+    pub(crate) fn let_in(&self, binary: Digest) -> bool {
+        let Program::OfFirst(first) = &self.program else {
+            return false;
+        };
+        let mut first = first.lock().unpoisoned();
+        let is_first = first.is_none();
+        first.get_or_insert(binary);
+        is_first
     }
 
     /// Nobody takes part, and nothing is left of those that did: the next that is let in may run another program.

@@ -16,8 +16,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use distdl_storage::durable;
 use distdl_storage::object::remedy;
+use distdl_storage::{Digest, durable};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -74,6 +74,8 @@ pub(crate) enum LogEntry {
     Finishing,
     /// What tells this run of the program from others; comes first.
     Run(u64),
+    /// The BLAKE3 hash of the program file that all run; the last such entry counts.
+    Program(Digest),
 }
 
 impl LogEntry {
@@ -81,7 +83,7 @@ impl LogEntry {
     fn is_small(&self) -> bool {
         match self {
             Self::Joined { .. } | Self::Lost { .. } | Self::Generation(_) => true,
-            Self::Cut | Self::Finishing | Self::Run(_) => true,
+            Self::Cut | Self::Finishing | Self::Run(_) | Self::Program(_) => true,
             Self::Came(_) | Self::Began { .. } | Self::Collected(_) | Self::Answered { .. } => false,
         }
     }

@@ -24,6 +24,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use distdl_storage::Digest;
+
 use super::arithmetic::Arithmetic;
 use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
@@ -410,6 +412,13 @@ impl NameNode {
     /// Whether nobody is here and the program has not come to anything yet.
     pub(crate) fn is_untouched(&self) -> bool {
         self.members.is_empty() && self.action.is_none() && self.last_answered.is_none()
+    }
+
+    /// Logs which program all run, as whoever shakes hands has seen it.
+    pub(crate) fn log_program(&mut self, binary: Digest) -> Effect {
+        let entry = LogEntry::Program(binary);
+        self.options.quota.take(&entry);
+        Effect::Log(entry)
     }
 
     fn send(&mut self, member: MemberId, order: Order) {

@@ -15,6 +15,8 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use distdl_storage::Digest;
+
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::ClusterEvent;
@@ -119,6 +121,13 @@ impl Server {
             ..setup.options
         };
         let handle = ServerHandle(sender.clone());
+        let (journal, entries) = setup.journal;
+        let (lease, program) = (options.lease, program_of(&entries));
+        let node = NameNode::recover(options, entries, Duration::ZERO);
+        // What it has come to is that program's, and another one might go on from it to anything.
+        if let Some(program) = program.filter(|_| !node.is_untouched()) {
+            setup.credentials.let_in(program);
+        }
         let listener = Arc::new(setup.listener);
         let accepting = Acceptor {
             listener: Arc::clone(&listener),
@@ -127,13 +136,12 @@ impl Server {
             permits: Arc::default(),
             turned_away: TurnedAway::default(),
             connections: AtomicU64::new(0),
-            lease: options.lease,
+            lease,
         };
         let accepting = Arc::new(accepting);
         spawn("name-accept", move || accepting.run())?;
-        let (journal, entries) = setup.journal;
         let mut machine = Machine {
-            node: NameNode::recover(options, entries, Duration::ZERO),
+            node,
             credentials: setup.credentials,
             journal,
             spawner: setup.spawner,
@@ -176,6 +184,14 @@ impl Server {
         self.listener.close();
         outcome.unwrap_or_else(|_| Err("the name node panicked; its message is on standard error".to_owned()))
     }
+}
+
+/// The program file that all ran, as the journal says.
+fn program_of(entries: &[LogEntry]) -> Option<Digest> {
+    entries.iter().rev().find_map(|entry| match entry {
+        LogEntry::Program(binary) => Some(*binary),
+        _ => None,
+    })
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
@@ -231,8 +247,8 @@ impl Machine {
                 self.connections.remove(connection);
             }
             let now = self.started.elapsed();
-            let effects = self.node.handle(now, event);
-            self.settle_program(&effects);
+            let mut effects = self.node.handle(now, event);
+            self.settle_program(&mut effects);
             outcome = self.carry_out(effects);
         }
         outcome.unwrap_or(Ok(()))
@@ -255,16 +271,17 @@ impl Machine {
 
     /// Which program all run is said by the first that is let in, and not by one that only shakes hands; and as long as
     /// nothing was computed, one that was started by mistake and is gone has said nothing.
-    fn settle_program(&self, effects: &[Effect]) {
-        for effect in effects {
-            if let Effect::Send {
+    fn settle_program(&mut self, effects: &mut Vec<Effect>) {
+        let welcomed = effects.iter().filter_map(|effect| match effect {
+            Effect::Send {
                 connection,
                 order: Order::Welcome { .. },
-            } = effect
-                && let Some(connection) = self.connections.get(connection)
-            {
-                self.credentials.let_in(connection.binary);
-            }
+            } => self.connections.get(connection),
+            _ => None,
+        });
+        let mut binaries = welcomed.map(|connection| connection.binary);
+        if let Some(first) = binaries.find(|binary| self.credentials.let_in(*binary)) {
+            effects.insert(0, self.node.log_program(first));
         }
         if self.node.is_untouched() {
             self.credentials.start_over();

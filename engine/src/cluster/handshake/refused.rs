@@ -24,7 +24,9 @@ pub(crate) enum Refused {
         theirs: u16,
     },
     /// Another build of the program.
-    #[error("the other side runs another build of the program; start all processes from the same file")]
+    #[error(
+        "the other side runs another build of the program; start all processes from the same file (a name node goes on with the build of its journal alone: to run another one, end it and remove the folder that it was given)"
+    )]
     Binary,
     /// Another cluster.
     #[error("the other side belongs to another cluster; check the cluster id and the address it was started with")]

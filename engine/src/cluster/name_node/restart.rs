@@ -82,6 +82,8 @@ impl NameNode {
             }
             LogEntry::Finishing => self.finishing = true,
             LogEntry::Run(run) => self.run = Some(run),
+            // For whoever shakes hands.
+            LogEntry::Program(_) => {}
         }
     }
 

@@ -9,8 +9,10 @@ use crate::cluster::control::{self, JOIN_BYTES_MAX};
 use crate::cluster::events::Happening;
 use crate::cluster::handshake::permits::HANDSHAKES_MAX;
 use crate::cluster::handshake::{self, Mine, Refused};
+use crate::cluster::protocol::{ActionKind, Head, Inventory, LoopState};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::socket::{Socket, connect, pair};
+use crate::id::DatasetId;
 
 /// What does not happen for so long never does.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,6 +70,24 @@ fn join() -> Report {
     Report::join(None, None, "there")
 }
 
+/// At the first action.
+fn arrive() -> Report {
+    Report::Arrive {
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind: ActionKind::Compute {
+                wanted: vec![0],
+                dataset: DatasetId(0),
+                rounds_max: 1,
+            },
+        },
+        held: Inventory::new(),
+        state: LoopState::default(),
+    }
+}
+
 /// Whether the name node closes a connection without a word.
 fn is_closed(socket: &Socket) -> bool {
     let end = control::receive::<Order>(socket, JOIN_BYTES_MAX);
@@ -121,6 +141,44 @@ fn a_process_that_is_let_in_says_which_build_the_others_have_until_it_is_gone_wi
     assert!(is_let_in(&next));
     server.handle().vanish();
     assert_eq!(server.wait(), Err(KILLED.to_owned()));
+}
+
+/// Or answers of the one would be taken for the other's.
+#[test]
+fn a_name_node_that_is_started_again_lets_in_the_build_of_its_journal_once_that_has_come_to_an_action() {
+    for comes_to_an_action in [false, true] {
+        let (folder, secrets) = (tempfile::tempdir().unwrap(), Secrets::random().unwrap());
+        let start = || {
+            Server::start(Setup {
+                journal: Journal::open(folder.path(), 1 << 30).unwrap(),
+                ..setup(&secrets)
+            })
+            .unwrap()
+        };
+        let ends = |server: Server| {
+            server.handle().vanish();
+            assert_eq!(server.wait(), Err(KILLED.to_owned()));
+        };
+        let server = start();
+        let member = shake_hands(&server, &secrets, 7).unwrap();
+        let say = |report: &Report| control::send(&member, report, JOIN_BYTES_MAX).unwrap();
+        let hear = || control::receive::<Order>(&member, JOIN_BYTES_MAX).unwrap();
+        say(&join());
+        assert!(matches!(hear(), Some(Order::Welcome { .. })));
+        if comes_to_an_action {
+            say(&arrive());
+            assert!(matches!(hear(), Some(Order::Begin { .. })));
+        }
+        ends(server);
+        let server = start();
+        let other = shake_hands(&server, &secrets, 8).map(drop);
+        match other {
+            Err(Refused::Binary) => assert!(comes_to_an_action),
+            other => assert!(other.is_ok() && !comes_to_an_action, "{other:?}"),
+        }
+        shake_hands(&server, &secrets, 7).unwrap();
+        ends(server);
+    }
 }
 
 #[test]
