@@ -16,7 +16,6 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use distdl_storage::object::remedy;
 use distdl_storage::{Digest, durable};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -24,8 +23,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::arithmetic::Arithmetic;
 use super::identity::MemberId;
 use super::protocol::{Answer, Generation, Head, Work};
+pub(crate) use error::JournalError;
+use error::{failed, no_place};
 pub(crate) use quota::JournalQuota;
 
+mod error;
 mod quota;
 
 /// First in the file: what it is, and the version of its format.
@@ -76,6 +78,8 @@ pub(crate) enum LogEntry {
     Run(u64),
     /// The BLAKE3 hash of the program file that all run; the last such entry counts.
     Program(Digest),
+    /// All members have ended, and the program with them: nothing follows.
+    Over,
 }
 
 impl LogEntry {
@@ -83,7 +87,7 @@ impl LogEntry {
     fn is_small(&self) -> bool {
         match self {
             Self::Joined { .. } | Self::Lost { .. } | Self::Generation(_) => true,
-            Self::Cut | Self::Finishing | Self::Run(_) | Self::Program(_) => true,
+            Self::Cut | Self::Finishing | Self::Run(_) | Self::Program(_) | Self::Over => true,
             Self::Came(_) | Self::Began { .. } | Self::Collected(_) | Self::Answered { .. } => false,
         }
     }
@@ -96,82 +100,6 @@ pub(crate) struct Collected {
     pub results: Vec<(u64, Bytes)>,
     /// Updates of accumulators.
     pub updates: Vec<Bytes>,
-}
-
-/// What can go wrong with the log.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum JournalError {
-    /// The operating system refused.
-    #[error("cannot {what} {}: {source}; {}", path.display(), remedy(.source))]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A log that nobody will read again has no place.
-    #[error(
-        "cannot create the journal in {}: {source}; name a folder that takes files: `spill_folder`, or TMPDIR",
-        path.display()
-    )]
-    NoPlace {
-        /// In which folder.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Another name node has the folder.
-    #[error("{} is in use by another name node; end that one first, or name another folder", path.display())]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The log is not what was written.
-    #[error(
-        "{} is damaged at byte {offset}: {what}; bring the file back from a copy, or remove it to start the program over",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Where the damaged frame starts.
-        offset: u64,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// An entry is too large for a frame.
-    #[error(
-        "an answer of {bytes} bytes is more than a journal's frame can hold; take less, or write the dataset to a store"
-    )]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-    },
-    /// The file would take more than it may.
-    #[error(
-        "{} has {bytes} of at most {bytes_max} bytes, and {more} more were to be written of what actions came to: raise `disk` (`disk_bytes_max`), or bring less into the driver program and save datasets where they are",
-        path.display()
-    )]
-    Full {
-        /// The file.
-        path: PathBuf,
-        /// What it takes.
-        bytes: u64,
-        /// What it may take.
-        bytes_max: u64,
-        /// What the entry takes.
-        more: u64,
-    },
-    /// Nothing has been answered under this number.
-    #[error("action {action} has no answer in {}", path.display())]
-    NoAnswer {
-        /// The number.
-        action: u64,
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 /// The log of one name node, open for appending.
@@ -191,7 +119,8 @@ impl Journal {
     /// is large does not let it grow beyond `bytes_max`.
     ///
     /// # Errors
-    /// [`JournalError`] if another process has it open, the disk refuses, or it is damaged before its end.
+    /// [`JournalError`] if another process has it open, the disk refuses, it is damaged before its end, or its program
+    /// is over.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<(Self, Vec<LogEntry>), JournalError> {
         durable::create_folders(folder).map_err(|source| failed("create", folder, source))?;
         let lock = lock(folder)?;
@@ -207,6 +136,11 @@ impl Journal {
             lock: Some(lock),
         };
         let entries = journal.read_all()?;
+        if matches!(entries.last(), Some(LogEntry::Over)) {
+            return Err(JournalError::Over {
+                path: folder.to_owned(),
+            });
+        }
         Ok((journal, entries))
     }
 
@@ -234,8 +168,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Appends an entry. An answer is on the disk when this returns; other entries are with the operating system. Of a
-    /// temporary log only answers are ever read, so it has nothing else, and need not outlive the machine.
+    /// Appends an entry. An answer is on the disk when this returns, and that all is over; other entries are with the
+    /// operating system. Of a temporary log only answers are ever read, so it has nothing else, and need not outlive the machine.
     ///
     /// # Errors
     /// [`JournalError`] if the entry is too large, the log is full or the disk refuses; the log is then as it was.
@@ -261,7 +195,7 @@ impl Journal {
         let mut written = self.file.seek(SeekFrom::Start(self.quota.bytes)).map(drop);
         written = written.and_then(|()| self.file.write_all(&header));
         written = written.and_then(|()| self.file.write_all(&payload));
-        if answered && self.lock.is_some() {
+        if (answered || matches!(entry, LogEntry::Over)) && self.lock.is_some() {
             written = written.and_then(|()| self.file.sync_data());
         }
         if let Err(source) = written {
@@ -438,25 +372,6 @@ fn lock(folder: &Path) -> Result<File, JournalError> {
             path: folder.to_owned(),
         }),
         Err(TryLockError::Error(source)) => Err(failed("lock", &path, source)),
-    }
-}
-
-fn failed(what: &'static str, path: &Path, source: io::Error) -> JournalError {
-    JournalError::Io {
-        what,
-        path: path.to_owned(),
-        source,
-    }
-}
-
-fn no_place(path: &Path, source: io::Error) -> JournalError {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    match source.kind() {
-        NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem => JournalError::NoPlace {
-            path: path.to_owned(),
-            source,
-        },
-        _ => failed("create a file in", path, source),
     }
 }
 

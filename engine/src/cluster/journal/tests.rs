@@ -129,6 +129,25 @@ fn two_name_nodes_never_share_a_folder() {
     Journal::open(folder.path(), BYTES_MAX).unwrap();
 }
 
+/// While it is ending, a name node that comes back lets the others end well.
+#[test]
+fn a_journal_whose_program_is_over_is_not_gone_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let append = |entry: LogEntry| {
+        Journal::open(folder.path(), BYTES_MAX)
+            .unwrap()
+            .0
+            .append(&entry)
+            .unwrap()
+    };
+    append(LogEntry::Finishing);
+    append(LogEntry::Lost { member: MemberId(0) });
+    append(LogEntry::Over);
+    let says = Journal::open(folder.path(), BYTES_MAX).unwrap_err().to_string();
+    let names = says.contains(&folder.path().display().to_string());
+    assert!(names && says.contains("has ended; remove that folder"), "{says}");
+}
+
 #[test]
 fn a_file_that_is_no_journal_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();

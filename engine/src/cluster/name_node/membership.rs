@@ -408,6 +408,9 @@ impl NameNode {
         let starting: Vec<u32> = starting.map(|(number, _)| number).collect();
         self.effects
             .extend(starting.into_iter().map(|slot| Effect::Kill { slot }));
+        if self.finishing {
+            self.log(LogEntry::Over);
+        }
         self.note(Happening::Finished { error: error.clone() });
         self.effects.push(Effect::Finish { error });
         self.done = true;

@@ -84,6 +84,8 @@ impl NameNode {
             LogEntry::Run(run) => self.run = Some(run),
             // For whoever shakes hands.
             LogEntry::Program(_) => {}
+            // Nobody reads such a log again.
+            LogEntry::Over => {}
         }
     }
 

@@ -98,6 +98,26 @@ fn who_names_a_number_that_was_never_given_is_not_let_in_and_changes_nothing() {
 }
 
 #[test]
+fn the_journal_says_that_a_program_is_over_when_all_have_ended() {
+    let mut node = two_members();
+    let is_over = |effects: &[Effect]| {
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Log(LogEntry::Over)))
+    };
+    assert!(!is_over(&says(&mut node, 0, Report::Leave { error: None })));
+    let effects = says(&mut node, 1, Report::Leave { error: None });
+    assert!(is_over(&effects) && node.done);
+
+    let mut failed = by_hand(1);
+    says(&mut failed, 0, join(None, 0));
+    let error = Some("no such file".to_owned());
+    let mut effects = says(&mut failed, 0, Report::Leave { error });
+    effects.extend(wait(&mut failed, None, 1));
+    assert!(!is_over(&effects) && failed.done, "it may be started again and go on");
+}
+
+#[test]
 fn who_comes_when_the_program_has_ended_is_turned_away_without_a_word_to_people() {
     let mut node = two_members();
     says(&mut node, 0, Report::Leave { error: None });
