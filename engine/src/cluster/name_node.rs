@@ -19,7 +19,7 @@
 //!   slot that ended with an error of its own gets one only if others go on. Where others start the processes, places
 //!   that are free are open to whoever comes, without a limit of time.
 //! - **The log.** What must outlive the name node is logged before it is acted on. After a restart the members that it
-//!   knows are expected for one lease, and a round that they are in goes on.
+//!   knows are expected for one lease, and a round that they are in goes on; who finds no place meanwhile waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,7 +47,7 @@ mod tests;
 
 use action::Action;
 use cache_directory::CacheDirectory;
-use membership::Strikes;
+use membership::{Newcomer, Strikes};
 use placing::Moves;
 use slot::Slots;
 
@@ -180,6 +180,7 @@ pub(crate) struct NameNode {
     slots: Slots,
     members: BTreeMap<MemberId, Member>,
     connections: BTreeMap<ConnectionId, MemberId>,
+    newcomers: Vec<Newcomer>,
     member_next: u64,
     /// Of the machine of the first member.
     arithmetic: Option<Arithmetic>,
@@ -310,6 +311,7 @@ impl NameNode {
                 }
             }
             Event::Disconnected { connection } => {
+                self.newcomers.retain(|newcomer| newcomer.connection != connection);
                 if let Some(member) = self.connections.remove(&connection) {
                     if let Some(entry) = self.members.get_mut(&member) {
                         entry.connection = None;
@@ -325,6 +327,7 @@ impl NameNode {
 
     /// Goes on as far as it can without another event.
     fn settle(&mut self) -> Vec<Effect> {
+        self.look_after_newcomers();
         self.advance();
         self.start_due();
         self.finish_if_over();
@@ -403,7 +406,14 @@ impl NameNode {
                     speculates,
                     role,
                 };
-                self.joined(connection, slot, known, peer, process, arithmetic);
+                let newcomer = Newcomer {
+                    connection,
+                    asked: slot,
+                    peer,
+                    process,
+                    arithmetic,
+                };
+                self.joined(newcomer, known);
             }
             _ => self.effects.push(Effect::Close { connection }),
         }

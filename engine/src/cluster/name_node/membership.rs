@@ -37,16 +37,25 @@ const HEARD_WITHIN: Duration = Duration::from_millis(100);
 /// Who is looked for so much of a lease late was perhaps heard meanwhile.
 const LATE_PART: u32 = 100;
 
+/// A process that is to be let in.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub(super) connection: ConnectionId,
+    /// The slot that it asks for.
+    pub(super) asked: Option<u32>,
+    pub(super) peer: Peer,
+    pub(super) process: u32,
+    pub(super) arithmetic: Arithmetic,
+}
+
 impl NameNode {
-    pub(super) fn joined(
-        &mut self,
-        connection: ConnectionId,
-        asked: Option<u32>,
-        known: Option<FormerMember>,
-        peer: Peer,
-        process: u32,
-        arithmetic: Arithmetic,
-    ) {
+    pub(super) fn joined(&mut self, newcomer: Newcomer, known: Option<FormerMember>) {
+        let Newcomer {
+            connection,
+            asked,
+            arithmetic,
+            ..
+        } = newcomer;
         let unlike = self.arithmetic.is_some_and(|first| first != arithmetic);
         if let Some(FormerMember {
             member,
@@ -68,7 +77,7 @@ impl NameNode {
             }
             match self.members.get(&member).map(|member| member.connection) {
                 Some(None) if unlike => return self.dismiss(connection, Dismissal::Unlike),
-                Some(None) => return self.found_again(connection, member, peer, process),
+                Some(None) => return self.found_again(connection, member, newcomer.peer, newcomer.process),
                 Some(Some(_)) => return self.dismiss(connection, Dismissal::Connected(member)),
                 // It would be nobody else any more, and its place is for the process that comes instead.
                 None if generation > 0 && !self.finishing => return self.dismiss(connection, Dismissal::Lost(member)),
@@ -90,9 +99,21 @@ impl NameNode {
         match self.slots.free(asked) {
             Some(slot) => {
                 self.arithmetic.get_or_insert(arithmetic);
-                self.admit(connection, slot, peer, (process, arithmetic));
+                self.admit(slot, newcomer);
+            }
+            // One of those that are expected back may not come, as where all were killed and are started again.
+            None if self.members.values().any(|member| member.connection.is_none()) => {
+                self.newcomers.retain(|other| other.connection != connection);
+                self.newcomers.push(newcomer);
             }
             None => self.dismiss(connection, Dismissal::Full),
+        }
+    }
+
+    /// Who waits for a place is let in, is told that there is none, or waits on.
+    pub(super) fn look_after_newcomers(&mut self) {
+        for newcomer in std::mem::take(&mut self.newcomers) {
+            self.joined(newcomer, None);
         }
     }
 
@@ -118,7 +139,14 @@ impl NameNode {
         }
     }
 
-    fn admit(&mut self, connection: ConnectionId, slot: u32, peer: Peer, (process, arithmetic): (u32, Arithmetic)) {
+    fn admit(&mut self, slot: u32, newcomer: Newcomer) {
+        let Newcomer {
+            connection,
+            peer,
+            process,
+            arithmetic,
+            ..
+        } = newcomer;
         let member = MemberId(self.member_next);
         self.member_next = self.member_next.saturating_add(1);
         self.log(LogEntry::Joined { member, arithmetic });

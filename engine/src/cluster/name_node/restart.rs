@@ -22,6 +22,7 @@ impl NameNode {
             slots: Slots::new(slots, options.starts_processes.then_some(options.restarts_max)),
             members: BTreeMap::new(),
             connections: BTreeMap::new(),
+            newcomers: Vec::new(),
             member_next: 0,
             arithmetic: None,
             generation: Generation {

@@ -15,6 +15,7 @@ mod cache_directory;
 mod drawn;
 mod joining;
 mod journal_full;
+mod newcomers;
 mod placing;
 mod process;
 mod restarted;

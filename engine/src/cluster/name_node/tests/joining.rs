@@ -5,12 +5,12 @@ use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::protocol::{ActionKind, Asset, FormerMember, Head};
 
-fn join(known: Option<FormerMember>, slot: u32) -> Report {
+pub(super) fn join(known: Option<FormerMember>, slot: u32) -> Report {
     Report::join(Some(slot), known, &format!("place {slot}"))
 }
 
 /// Who was in the first generation.
-fn known(member: u64) -> FormerMember {
+pub(super) fn known(member: u64) -> FormerMember {
     FormerMember {
         member: MemberId(member),
         generation: 1,
@@ -185,7 +185,7 @@ pub(super) fn by_hand(processes: u32) -> NameNode {
 
 /// Lets time pass for as long as the name node wants to be woken, and the one member that there may be says that it
 /// lives.
-fn wait(node: &mut NameNode, member: Option<u64>, hours: u64) -> Vec<Effect> {
+pub(super) fn wait(node: &mut NameNode, member: Option<u64>, hours: u64) -> Vec<Effect> {
     let mut effects = Vec::new();
     let mut now = node.now;
     let end = now + Duration::from_secs(3600 * hours);
