@@ -14,7 +14,7 @@ use crate::config::{ConfigError, Result, TIME_MAX};
 pub(crate) const JOIN_VARIABLE: &str = "DISTDL_JOIN";
 
 /// What the text begins with; another form of it gets another number.
-const VERSION: &str = "1-";
+const VERSION: &str = "2-";
 
 /// Most bytes of the text.
 const TEXT_BYTES_MAX: usize = 2048;
@@ -256,7 +256,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "(1-)?\\PC{0,60}") {
+        fn no_text_makes_it_panic(text in "(2-)?\\PC{0,60}") {
             prop_assert!(Join::from_text(&text).is_err());
         }
     }

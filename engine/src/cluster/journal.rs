@@ -31,7 +31,7 @@ mod error;
 mod quota;
 
 /// First in the file: what it is, and the version of its format.
-const MAGIC: &[u8; 16] = b"DistDL journal3\n";
+const MAGIC: &[u8; 16] = b"DistDL journal4\n";
 const HEADER_BYTES: u64 = 16;
 /// Memory that a payload may take before its bytes have been read.
 const READ_STEP_BYTES: u64 = 1 << 16;

@@ -15,7 +15,8 @@
 //! - `journal`: what the name node remembers; `name_node`: who decides, a pure state machine; `server`: its sockets and
 //!   clock;
 //! - `signals`: who ends this process; `output`: what processes print; `children`: the parent's side of them; `hosts`
-//!   and `remote`: those of other hosts; `launch` and `run`: all of it.
+//!   and `remote`: those of other hosts; `launch` and `run`: all of it;
+//! - `layouts`: a test of the bytes that go over connections and into the journal.
 
 pub(crate) mod origins;
 pub(crate) mod identity;
@@ -46,6 +47,8 @@ pub(crate) mod hosts;
 pub(crate) mod remote;
 pub(crate) mod launch;
 pub(crate) mod run;
+#[cfg(test)]
+mod layouts;
 
 pub use self::children::Recipe;
 pub use self::dismissal::Dismissal;

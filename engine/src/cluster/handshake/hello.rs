@@ -23,8 +23,9 @@ use distdl_storage::Digest;
 use super::Refused;
 use crate::cluster::identity::MemberId;
 
-/// Of what is said on a connection from its first byte on; other versions are turned away.
-pub(crate) const PROTOCOL_VERSION: u16 = 1;
+/// Of what is said on a connection from its first byte on; other versions are turned away. `distdl name` and the
+/// programs of its processes are different files, so that nothing else tells them that they speak alike.
+pub(crate) const PROTOCOL_VERSION: u16 = 2;
 /// Size of a hello.
 pub(crate) const HELLO_BYTES: usize = 128;
 /// The part of a hello that no version changes.
