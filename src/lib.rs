@@ -49,9 +49,9 @@ pub use distdl_engine::incremental::{
 pub use distdl_engine::{
     Accumulator, Broadcast, CancelHandle, Cogrouped, Context, Dataset, DatasetId, Determinacy, DeviceMap, EngineError,
     FullyJoined, HashPartitioner, Histogram, Iteration, JobProgress, Key, KeyRange, Lane, LaneData, LanePartition,
-    LaneRecords, LiveError, Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement,
-    RangePartitioner, ReadGuard, Resident, SaveOptions, ShardBefore, ShardUpdate, ShardValues, SlotValues, SquareSum,
-    Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
+    LaneRecords, LiveError, LongestTask, Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner,
+    Placement, RangePartitioner, ReadGuard, Resident, SaveOptions, ShardBefore, ShardUpdate, ShardValues, SlotValues,
+    SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
 };
 pub use distdl_storage::array::Element;
 #[cfg(feature = "arrow")]

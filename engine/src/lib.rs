@@ -62,7 +62,7 @@ pub use metrics::{Metrics, WorkerTimes};
 pub use pair::{Cogrouped, FullyJoined};
 pub use parameters::{Parameters, RangeGuard, ReadGuard, ShardBefore, ShardValues, SlotValues};
 pub use partitioner::{HashPartitioner, Key, KeyRange, PartitionFunction, Partitioner, RangePartitioner};
-pub use progress::JobProgress;
+pub use progress::{JobProgress, LongestTask};
 pub use square_sum::SquareSum;
 pub use staleness::{LAG_MAX, Staleness};
 pub use updates::UpdateFormat;

@@ -3,11 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distdl_storage::Unpoisoned;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
+
+mod at_work;
+
+use at_work::AtWork;
+pub use at_work::LongestTask;
 
 /// Time between two looks at what runs.
 pub(crate) const LOOK_TIME: Duration = Duration::from_millis(100);
@@ -35,6 +40,8 @@ pub struct JobProgress {
     pub records: u64,
     /// Bytes that were read since the plan began: remote and local files, from peers, and blocks.
     pub bytes: u64,
+    /// The task that has been computed for longest, if that is some seconds.
+    pub longest: Option<LongestTask>,
 }
 
 impl JobProgress {
@@ -46,6 +53,10 @@ impl JobProgress {
             tasks_ended: left.tasks_ended.saturating_add(right.tasks_ended),
             records: left.records.saturating_add(right.records),
             bytes: left.bytes.saturating_add(right.bytes),
+            longest: [left.longest, right.longest]
+                .into_iter()
+                .flatten()
+                .max_by_key(|task| task.seconds),
             ..left
         })
     }
@@ -56,7 +67,11 @@ impl JobProgress {
             stages => format!("{stages} stages"),
         };
         let (records, bytes) = (HumanCount(self.records), HumanBytes(self.bytes));
-        format!("{stages}, {records} records, {bytes} read")
+        let longest = self
+            .longest
+            .as_ref()
+            .map_or_else(String::new, |longest| format!("; {longest}"));
+        format!("{stages}, {records} records, {bytes} read{longest}")
     }
 }
 
@@ -64,18 +79,19 @@ impl JobProgress {
 #[derive(Debug, Default)]
 pub(crate) struct RunningJob {
     name: String,
-    stages: u64,
     tasks: u64,
     tasks_ended: AtomicU64,
     records: AtomicU64,
+    at_work: AtWork,
 }
 
 impl RunningJob {
-    pub(crate) fn new(name: String, stages: usize, tasks: usize) -> Self {
+    /// Of `operators` people are told what their stages end with.
+    pub(crate) fn new(name: String, operators: Vec<String>, tasks: usize) -> Self {
         Self {
             name,
-            stages: stages as u64,
             tasks: tasks as u64,
+            at_work: AtWork::new(operators),
             ..Self::default()
         }
     }
@@ -86,6 +102,21 @@ impl RunningJob {
 
     pub(crate) fn put_out(&self, records: usize) {
         self.records.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// A worker begins a task of a stage.
+    pub(crate) fn begins(&self, stage: usize, worker: usize, partition: usize, now: Instant) {
+        self.at_work.begin(stage, worker, partition, now);
+    }
+
+    /// A worker is at no task of a stage any more, however that has ended.
+    pub(crate) fn leaves(&self, stage: usize, worker: usize) {
+        self.at_work.end(stage, worker);
+    }
+
+    /// What people are to be told of tasks that do not end, if anything.
+    pub(crate) fn warning(&self, now: Instant) -> Option<String> {
+        self.at_work.warning(now)
     }
 }
 
@@ -139,12 +170,18 @@ impl Board {
         Some(JobProgress {
             action: *action,
             name: job.name.clone(),
-            stages: job.stages,
+            stages: job.at_work.stages() as u64,
             tasks: job.tasks,
             tasks_ended: job.tasks_ended.load(Ordering::Relaxed),
             records: job.records.load(Ordering::Relaxed),
             bytes: bytes().saturating_sub(*bytes_before),
+            longest: job.at_work.longest(Instant::now()),
         })
+    }
+
+    /// Writes something else to the terminal, not through the bar.
+    pub(crate) fn suspend(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
     }
 
     /// Draws how far it is at each look, until the other end of the channel is dropped.
@@ -288,6 +325,7 @@ mod tests {
             tasks_ended: 5,
             records: 12345,
             bytes: 3 << 20,
+            longest: None,
         }
     }
 
@@ -317,12 +355,33 @@ mod tests {
 
     #[test]
     fn what_processes_have_done_is_summed() {
+        let longest = |seconds| {
+            let operator = "`map` (main.rs:3)".to_owned();
+            let (partition, process) = (8, 71);
+            Some(LongestTask {
+                seconds,
+                operator,
+                partition,
+                process,
+            })
+        };
         let other = JobProgress {
             stages: 3,
             tasks_ended: 2,
+            longest: longest(40),
             ..progress()
         };
-        let sum = JobProgress::sum([progress(), other].iter()).unwrap();
+        let third = JobProgress {
+            longest: longest(12),
+            tasks: 0,
+            tasks_ended: 0,
+            records: 0,
+            ..progress()
+        };
+        let sum = JobProgress::sum([progress(), other, third].iter()).unwrap();
+        let message = sum.message();
+        let long = "; `map` (main.rs:3) has been at partition 8 for 40 s (process 71)";
+        assert!(message.ends_with(long), "{message}");
         assert_eq!((sum.stages, sum.tasks, sum.tasks_ended, sum.records), (3, 18, 7, 24690));
         assert_eq!(JobProgress::sum([].iter()), None);
     }
@@ -331,7 +390,7 @@ mod tests {
     fn nothing_is_drawn_of_what_is_over() {
         let board = Board::default();
         assert_eq!(board.now(|| 0), None);
-        let job = Arc::new(RunningJob::new("x".to_owned(), 1, 3));
+        let job = Arc::new(RunningJob::new("x".to_owned(), vec!["x".to_owned()], 3));
         board.begin(7, &job, 100);
         job.task_ended();
         job.put_out(10);

@@ -125,9 +125,29 @@ pub enum Happening {
         /// Since the loss was seen, in microseconds.
         micros: Option<u64>,
     },
+    /// Members have not come for long to the action that others wait at.
+    Behind {
+        /// Their slots.
+        slots: Vec<u32>,
+        /// Their operating-system processes, in the same order.
+        processes: Vec<u32>,
+        /// Number of the action.
+        action: u64,
+        /// Its name and place in the driver program.
+        site: String,
+        /// Since the others wait, in microseconds.
+        micros: u64,
+    },
     /// All processes that kept some optimizer state are gone, and the loop waits for one that others have to start.
     LacksState {
         /// Number of the action.
+        action: u64,
+        /// Its name and place in the driver program.
+        site: String,
+    },
+    /// An action begins: all have come to it.
+    Began {
+        /// Its number.
         action: u64,
         /// Its name and place in the driver program.
         site: String,
@@ -225,6 +245,19 @@ impl ClusterEvent {
             Happening::Resumed { version, micros, .. } => {
                 Some(format!("the loop goes on from step {version}{}", after(*micros)))
             }
+            Happening::Behind {
+                slots,
+                processes,
+                action,
+                site,
+                micros,
+            } => {
+                let (who, have, why) = behind(slots, processes);
+                let seconds = micros / 1_000_000;
+                Some(format!(
+                    "{who} {have} not come to action {action}, {site}, where others wait for {seconds} s: {why}"
+                ))
+            }
             Happening::LacksState { site, .. } => Some(format!(
                 "optimizer state was lost with all the processes that kept it: {site} waits until another process is \
                  started for this cluster, and begins anew then (`--parameter-copies 2` keeps two copies)"
@@ -259,6 +292,24 @@ fn not_come(slots: &[u32]) -> String {
     match numbers.len() {
         1 => format!("slot {} has not come", numbers.concat()),
         _ => format!("slots {} have not come", numbers.join(", ")),
+    }
+}
+
+/// Who is behind, for people.
+fn behind(slots: &[u32], processes: &[u32]) -> (String, &'static str, &'static str) {
+    const NAMED_MAX: usize = 4;
+    let named = slots.iter().zip(processes).take(NAMED_MAX);
+    let named: Vec<String> = named
+        .map(|(slot, process)| format!("slot {slot} (process {process})"))
+        .collect();
+    let others = slots.len().saturating_sub(NAMED_MAX);
+    let who = match others {
+        0 => named.join(", "),
+        others => format!("{} and {others} more", named.join(", ")),
+    };
+    match slots.len() {
+        1 => (who, "has", "it lives, and its driver program does something else"),
+        _ => (who, "have", "they live, and their driver programs do something else"),
     }
 }
 
@@ -304,6 +355,28 @@ mod tests {
             generation(2).sentence().unwrap(),
             "going on with 2 of 3 processes, 1.5 ms after the loss was seen (generation 2: member 2 was lost)"
         );
+    }
+
+    #[test]
+    fn of_many_that_are_behind_some_are_named() {
+        let sentence = |count: u32| {
+            let what = Happening::Behind {
+                slots: (0..count).collect(),
+                processes: (70..70 + count).collect(),
+                action: 1,
+                site: "an action on `count` (declared at main.rs:105:9)".to_owned(),
+                micros: 30_000_000,
+            };
+            ClusterEvent::new(Duration::ZERO, what).sentence().unwrap()
+        };
+        assert_eq!(
+            sentence(1),
+            "slot 0 (process 70) has not come to action 1, an action on `count` (declared at main.rs:105:9), where \
+             others wait for 30 s: it lives, and its driver program does something else"
+        );
+        let many = sentence(6);
+        let named = "slot 2 (process 72), slot 3 (process 73) and 2 more have not come to action 1";
+        assert!(many.contains(named), "{many}");
     }
 
     #[test]

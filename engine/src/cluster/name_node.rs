@@ -204,6 +204,8 @@ pub(crate) struct NameNode {
     moves: Moves,
     cache_directory: CacheDirectory,
     round: Option<Round>,
+    /// That members do not come to the action that others wait at.
+    absence: Option<Absence>,
     loss: Option<MemberLoss>,
     /// Since when no member is active; where others start the processes, since when there is one.
     gathering: Option<Duration>,
@@ -258,6 +260,13 @@ struct Round {
 }
 
 #[derive(Debug)]
+struct Absence {
+    since: Duration,
+    /// How often it was told of.
+    told: u32,
+}
+
+#[derive(Debug)]
 struct MemberLoss {
     at: Duration,
     cause: String,
@@ -291,7 +300,8 @@ impl NameNode {
             .chain(cut.map(|since| since + self.options.cut_patience))
             .chain(self.slots.wake_at(self.options.start_patience, self.others_go_on()))
             .chain(self.patience_ends().filter(|end| *end > self.now))
-            .chain(self.tells_of_waiting_at());
+            .chain(self.tells_of_waiting_at())
+            .chain(self.absence.as_ref().map(Absence::tells_at));
         times.min()
     }
 

@@ -157,11 +157,15 @@ impl Job {
     ) -> Self {
         let own = (0..plan.stages.len()).map(|stage| assignment.partitions(stage, team.rank).collect());
         let own: Vec<Vec<usize>> = own.collect();
-        let target = lineage.node(lineage.target());
-        let name = format!("`{}` ({}:{})", target.title(), target.site.file(), target.site.line());
+        let name_of = |dataset: DatasetId| {
+            let node = lineage.node(dataset);
+            format!("`{}` ({}:{})", node.title(), node.site.file(), node.site.line())
+        };
+        let operators = plan.stages.iter().map(|stage| name_of(stage.root)).collect();
+        let name = name_of(lineage.target());
         let tasks = own.iter().map(Vec::len).sum();
         Self {
-            progress: Arc::new(RunningJob::new(name, plan.stages.len(), tasks)),
+            progress: Arc::new(RunningJob::new(name, operators, tasks)),
             readers: readers(&plan, &assignment, &own, workers),
             own,
             claimed: plan.stages.iter().map(|_| AtomicUsize::new(0)).collect(),

@@ -2,8 +2,9 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use distdl_storage::Unpoisoned;
 
@@ -33,6 +34,9 @@ pub(crate) struct Outcome {
 /// Rounds that an action may take beyond one for each stage of its first plan. Each round finds all losses that do not
 /// hide behind another one, so that only blocks that are lost again and again can use them up.
 pub(crate) const EXTRA_ROUNDS_MAX: usize = 16;
+
+/// Time between two looks at tasks that may not end, while nothing comes of others.
+const LOOK_TIME: Duration = Duration::from_secs(1);
 
 /// Computes `partitions` of the lineage's target, planning again for what blocks lost on the way have left missing.
 pub(crate) fn run(
@@ -98,13 +102,18 @@ pub(crate) fn run_once(workers: &Workers, action: u64, job: &Arc<Job>) -> Result
     let mut outcome = Outcome::default();
     let (events, received) = channel();
     let ended = start(workers, job, events)?;
-    for event in received {
-        match event {
-            Event::Result(partition, value, updates) => {
+    loop {
+        match received.recv_timeout(LOOK_TIME) {
+            Ok(Event::Result(partition, value, updates)) => {
                 outcome.results.insert(partition, value);
                 outcome.updates.push(updates);
             }
-            Event::Updates(updates) => outcome.updates.push(updates),
+            Ok(Event::Updates(updates)) => outcome.updates.push(updates),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if let Some(warning) = job.progress.warning(Instant::now()) {
+            resources.board.suspend(|| tracing::warn!("{warning}"));
         }
     }
     // The workers drop their senders before they report the end; wait for it, so that the next dataflow finds them

@@ -238,6 +238,14 @@ impl Tasks {
 
     /// Works for a while.
     fn run_slice(&mut self) -> Progress {
+        let progress = self.run_task();
+        if self.running.is_none() && self.resending.is_none() {
+            self.job.progress.leaves(self.index, self.worker);
+        }
+        progress
+    }
+
+    fn run_task(&mut self) -> Progress {
         if self.job.cancelled.load(Ordering::Relaxed) || self.reads_incomplete_shuffles() {
             return Progress::Done;
         }
@@ -261,6 +269,8 @@ impl Tasks {
             },
         };
         self.attempt = Some(attempt.clone());
+        let progress = &self.job.progress;
+        progress.begins(self.index, self.worker, attempt.partition, attempt.begun);
         self.guarded(|tasks| tasks.begin(attempt));
         Progress::Busy
     }
@@ -275,6 +285,7 @@ impl Tasks {
             tasks.received.clear();
             tasks.running.take().map_or(Ok(()), |running| tasks.abort(running))
         });
+        self.job.progress.leaves(self.index, self.worker);
         self.events = None;
     }
 

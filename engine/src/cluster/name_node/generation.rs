@@ -3,13 +3,23 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Action, NameNode, Round, WAITS_SILENTLY};
+use super::{Absence, Action, NameNode, Round, WAITS_SILENTLY};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
 use crate::cluster::protocol::{ActionKind, Answer, Generation, Head, LoopState, Order, Work};
 use crate::cluster::resume::resume;
 use crate::error::EngineError;
+
+/// Who does not come to an action for so long is told of, and again each time that this has doubled.
+const BEHIND: Duration = Duration::from_secs(30);
+
+impl Absence {
+    /// When it is to be told of.
+    pub(super) fn tells_at(&self) -> Duration {
+        self.since + BEHIND.saturating_mul(1 << self.told.min(16))
+    }
+}
 
 impl NameNode {
     pub(super) fn all_arrived(&self) -> Vec<MemberId> {
@@ -38,8 +48,13 @@ impl NameNode {
             return self.answer(answer, BTreeSet::new());
         }
         let chosen = self.chosen();
-        let here = |member: &MemberId| self.members.get(member).is_some_and(|member| member.arrived);
-        if chosen.is_empty() || !chosen.iter().all(here) {
+        let is_absent = |member: &&MemberId| self.members.get(*member).is_none_or(|member| !member.arrived);
+        let absent: Vec<MemberId> = chosen.iter().filter(is_absent).copied().collect();
+        if !absent.is_empty() {
+            return self.tell_of_absent(&absent);
+        }
+        self.absence = None;
+        if chosen.is_empty() {
             return;
         }
         if self.waits_for_more(chosen.len()) {
@@ -56,6 +71,33 @@ impl NameNode {
         }
         self.change_generation(&chosen);
         self.begin();
+    }
+
+    /// Says who has not come to the action that others wait at, if that takes long.
+    fn tell_of_absent(&mut self, absent: &[MemberId]) {
+        let now = self.now;
+        let absence = self.absence.get_or_insert(Absence { since: now, told: 0 });
+        if now < absence.tells_at() {
+            return;
+        }
+        while absence.tells_at() <= now {
+            absence.told += 1;
+        }
+        let micros = u64::try_from((now - absence.since).as_micros()).unwrap_or(u64::MAX);
+        // Of one that is looked for after the name node was started again nobody knows whether it lives.
+        let here = absent.iter().filter_map(|member| self.members.get(member));
+        let here = here.filter(|member| member.connection.is_some());
+        let (slots, processes): (Vec<u32>, Vec<u32>) = here.map(|member| (member.peer.slot, member.process)).unzip();
+        if let Some(Action { head, .. }) = self.action.as_ref().filter(|_| !slots.is_empty()) {
+            let (action, site) = (head.action, head.site.clone());
+            self.note(Happening::Behind {
+                slots,
+                processes,
+                action,
+                site,
+                micros,
+            });
+        }
     }
 
     /// Whether the loop that is to begin cannot be gone on from what these members have.
@@ -211,7 +253,11 @@ impl NameNode {
         let recovery = action.recovery(&work);
         action.begin(&work);
         let round = Round::new(number, work, self.now);
+        let (action, site) = (action.head.action, action.head.site.clone());
         self.log(began);
+        if round.number == 0 {
+            self.note(Happening::Began { action, site });
+        }
         for member in self.active().collect::<Vec<_>>() {
             let order = self.begin_order(&round);
             self.send(member, order);

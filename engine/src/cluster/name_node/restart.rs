@@ -39,6 +39,7 @@ impl NameNode {
             moves: Moves::default(),
             cache_directory: CacheDirectory::new(!entries.is_empty()),
             round: None,
+            absence: None,
             loss: None,
             gathering: Some(now),
             told_of_waiting: false,

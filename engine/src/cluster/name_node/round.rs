@@ -341,6 +341,7 @@ impl NameNode {
     /// that finds no room in the journal would not be there for those that come late: nobody is told it.
     pub(super) fn answer(&mut self, mut answer: Answer, mut finished_by: BTreeSet<MemberId>) {
         let Some(action) = self.action.take() else { return };
+        self.absence = None;
         if self.round.take().is_some_and(|round| round.cut.is_none()) {
             self.broken
                 .get_or_insert_with(|| "a round of it was stopped by an answer".to_owned());

@@ -20,6 +20,7 @@ mod placing;
 mod process;
 mod restarted;
 mod rounds;
+mod waiting;
 mod world;
 
 use process::Step;
