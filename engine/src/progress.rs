@@ -1,5 +1,7 @@
-//! How far the tasks of an action are, for people: counted where they run, and drawn as a bar on a terminal.
+//! How far the tasks of an action are, for people: counted where they run, and drawn as a bar on a terminal, or written
+//! in lines where there is none.
 
+use std::io::{IsTerminal, Write, stderr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -19,6 +21,9 @@ pub(crate) const LOOK_TIME: Duration = Duration::from_millis(100);
 
 /// Looks that an action must last to be drawn: what is over sooner only flickers.
 const LOOKS_MIN: u32 = 3;
+
+/// Without a terminal: time from the beginning of an action to its first line, and from line to line at least.
+const LINE_TIME: Duration = Duration::from_secs(10);
 
 const TEMPLATE: &str = "{prefix} [{bar:24}] {pos}/{len} tasks, {msg}";
 
@@ -197,7 +202,7 @@ impl Board {
     }
 }
 
-/// A bar on the standard error stream, which shows nothing if that is no terminal.
+/// A bar on the standard error stream, or lines if that is no terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Bar(Mutex<Drawn>);
 
@@ -205,6 +210,35 @@ pub(crate) struct Bar(Mutex<Drawn>);
 struct Drawn {
     bar: Option<ProgressBar>,
     looks: u32,
+    lines: Lines,
+}
+
+/// When the action that lasts was first seen, and how long it must last for its next line.
+#[derive(Debug, Default)]
+struct Lines {
+    began: Option<Instant>,
+    next: Option<Duration>,
+}
+
+impl Lines {
+    /// The line that is due, if one is. With time they become rarer: a tenth of what has passed.
+    fn line(&mut self, progress: &JobProgress, now: Instant) -> Option<String> {
+        let lasted = now.saturating_duration_since(*self.began.get_or_insert(now));
+        if lasted < self.next.unwrap_or(LINE_TIME) {
+            return None;
+        }
+        self.next = Some(lasted + LINE_TIME.max(lasted / 10));
+        let JobProgress {
+            name,
+            tasks,
+            tasks_ended,
+            ..
+        } = progress;
+        let (message, seconds) = (progress.message(), lasted.as_secs());
+        Some(format!(
+            "{name}: {tasks_ended}/{tasks} tasks after {seconds} s, {message}"
+        ))
+    }
 }
 
 impl Bar {
@@ -215,8 +249,14 @@ impl Bar {
 
     fn show_if(&self, progress: &JobProgress, still_runs: &dyn Fn() -> bool) {
         let mut drawn = self.0.lock().unpoisoned();
-        if still_runs() {
+        if !still_runs() {
+            return;
+        }
+        if stderr().is_terminal() {
             drawn.show(progress, ProgressDrawTarget::stderr);
+        } else if let Some(line) = drawn.lines.line(progress, Instant::now()) {
+            // Without it the action is the same.
+            let _ = writeln!(stderr(), "{line}");
         }
     }
 
@@ -254,7 +294,7 @@ impl Drawn {
     }
 
     fn clear(&mut self) {
-        self.looks = 0;
+        (self.looks, self.lines) = (0, Lines::default());
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -351,6 +391,21 @@ mod tests {
         let cleared = terminal.text();
         drawn.show(&progress(), target);
         assert_eq!(terminal.text(), cleared, "the next one must last as long");
+    }
+
+    #[test]
+    fn without_a_terminal_an_action_that_lasts_has_lines_that_become_rarer() {
+        let (mut lines, begun) = (Lines::default(), Instant::now());
+        let written: Vec<(u64, String)> = (0..=1000)
+            .filter_map(|second| Some((second, lines.line(&progress(), begun + Duration::from_secs(second))?)))
+            .collect();
+        assert_eq!(
+            written[0].1,
+            "`map` (declared at main.rs:3:4): 5/9 tasks after 10 s, 2 stages, 12,345 records, 3.00 MiB read"
+        );
+        let times: Vec<u64> = written.iter().map(|(second, _)| *second).collect();
+        assert_eq!(times[..11], [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110]);
+        assert!(times.len() < 50, "{times:?}");
     }
 
     #[test]
