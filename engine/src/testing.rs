@@ -357,7 +357,7 @@ impl<R: Send + 'static> Shared<R> {
         };
         let handle = self.name_node.lock().unpoisoned().clone();
         if let Some(handle) = handle {
-            handle.exited(slot, cause);
+            handle.exited(slot, Some(std::process::id()), cause);
         }
     }
 

@@ -89,6 +89,8 @@ pub(crate) struct Exited {
     pub slot: u32,
     /// How many were started for this slot before it.
     pub life: u32,
+    /// Its number in the system.
+    pub process: u32,
     /// Whether it ended of its own will, with code 0.
     pub success: bool,
     /// How it ended: `exit code 1`, `killed by signal 9 (SIGKILL)`.
@@ -322,6 +324,7 @@ impl Shared {
             (self.exited)(Exited {
                 slot,
                 life,
+                process,
                 success: status.as_ref().is_ok_and(ExitStatus::success),
                 cause: status.map_or_else(|error| error.to_string(), cause),
             });

@@ -29,13 +29,30 @@ pub enum Happening {
         slot: u32,
         /// Whether one was there before.
         again: bool,
+        /// Processes more that may be started again.
+        restarts_left: u32,
+        /// Of so many, in all.
+        restarts: u32,
     },
     /// A process of the cluster ended.
     Exited {
         /// Its slot.
         slot: u32,
+        /// Its operating-system process, if it could be started: perhaps the shell that has started the member
+        /// elsewhere.
+        process: Option<u32>,
         /// Its exit status, in words.
         cause: String,
+        /// Whether nobody here has ended it, and it has not said why it ends.
+        #[serde(skip)]
+        is_unexplained: bool,
+    },
+    /// A process is gone, and none is started for its slot any more.
+    StartsNoMore {
+        /// The slot.
+        slot: u32,
+        /// Processes that could be started again, in all.
+        restarts: u32,
     },
     /// A process was admitted.
     Joined {
@@ -262,7 +279,23 @@ impl ClusterEvent {
                 "optimizer state was lost with all the processes that kept it: {site} waits until another process is \
                  started for this cluster, and begins anew then (`--parameter-copies 2` keeps two copies)"
             )),
-            Happening::Started { slot, again: true } => Some(format!("starting a new process for slot {slot}")),
+            Happening::Started {
+                slot,
+                again: true,
+                restarts_left,
+                restarts,
+            } => Some(format!(
+                "starting a new process for slot {slot} ({restarts_left} of {restarts} restarts are left, `--restarts`)"
+            )),
+            Happening::Exited {
+                slot,
+                process,
+                cause,
+                is_unexplained: true,
+            } => Some(ended(*slot, *process, cause)),
+            Happening::StartsNoMore { slot, restarts } => Some(format!(
+                "no process is started for slot {slot} any more: `--restarts {restarts}` is used up"
+            )),
             // A process that was started for one that was lost has come too late.
             Happening::Dismissed {
                 reason: Dismissal::Over,
@@ -295,6 +328,21 @@ fn not_come(slots: &[u32]) -> String {
     }
 }
 
+/// How a process ended that nobody here has ended.
+fn ended(slot: u32, process: Option<u32>, cause: &str) -> String {
+    let Some(process) = process else {
+        return format!("the process for slot {slot} {cause}");
+    };
+    let who = format!("slot {slot} (process {process})");
+    match cause.strip_prefix("killed by signal ") {
+        Some(signal) if signal.starts_with("9 ") => format!(
+            "{who} was {cause}: if nobody sent it, the machine may have run out of memory (see the kernel's log)"
+        ),
+        Some(_) => format!("{who} was {cause}"),
+        None => format!("{who} has ended: {cause}"),
+    }
+}
+
 /// Who is behind, for people.
 fn behind(slots: &[u32], processes: &[u32]) -> (String, &'static str, &'static str) {
     const NAMED_MAX: usize = 4;
@@ -320,70 +368,4 @@ fn after(micros: Option<u64>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-    use super::*;
-
-    fn generation(number: u64) -> ClusterEvent {
-        let what = Happening::Generation {
-            number,
-            slots: vec![0, 2],
-            processes: 3,
-            cause: "member 2 was lost".to_owned(),
-            micros: Some(1540),
-        };
-        ClusterEvent::new(Duration::from_millis(2500), what)
-    }
-
-    #[test]
-    fn a_line_is_one_json_object_with_the_event_beside_its_fields() {
-        let value: serde_json::Value = serde_json::from_str(&generation(2).line().unwrap()).unwrap();
-        assert_eq!(value["event"], "generation");
-        assert_eq!(value["seconds"], 2.5);
-        assert_eq!(value["number"], 2);
-        assert_eq!(value["micros"], 1540);
-    }
-
-    #[test]
-    fn a_beginning_without_some_and_going_on_have_sentences() {
-        assert_eq!(
-            generation(1).sentence().unwrap(),
-            "beginning with 2 of 3 processes: slot 1 has not come"
-        );
-        assert_eq!(
-            generation(2).sentence().unwrap(),
-            "going on with 2 of 3 processes, 1.5 ms after the loss was seen (generation 2: member 2 was lost)"
-        );
-    }
-
-    #[test]
-    fn of_many_that_are_behind_some_are_named() {
-        let sentence = |count: u32| {
-            let what = Happening::Behind {
-                slots: (0..count).collect(),
-                processes: (70..70 + count).collect(),
-                action: 1,
-                site: "an action on `count` (declared at main.rs:105:9)".to_owned(),
-                micros: 30_000_000,
-            };
-            ClusterEvent::new(Duration::ZERO, what).sentence().unwrap()
-        };
-        assert_eq!(
-            sentence(1),
-            "slot 0 (process 70) has not come to action 1, an action on `count` (declared at main.rs:105:9), where \
-             others wait for 30 s: it lives, and its driver program does something else"
-        );
-        let many = sentence(6);
-        let named = "slot 2 (process 72), slot 3 (process 73) and 2 more have not come to action 1";
-        assert!(many.contains(named), "{many}");
-    }
-
-    #[test]
-    fn text_with_line_breaks_stays_on_one_line() {
-        let what = Happening::Finished {
-            error: Some("first\nsecond".to_owned()),
-        };
-        assert!(!ClusterEvent::new(Duration::ZERO, what).line().unwrap().contains('\n'));
-    }
-}
+mod tests;

@@ -128,6 +128,8 @@ pub(crate) enum Event {
     Exited {
         /// The slot.
         slot: u32,
+        /// Its number in the system, if it had one.
+        process: Option<u32>,
         /// How, for people.
         cause: String,
     },
@@ -326,10 +328,10 @@ impl NameNode {
                     if let Some(entry) = self.members.get_mut(&member) {
                         entry.connection = None;
                     }
-                    self.lose(member, "its connection was closed");
+                    self.lose_closed(member);
                 }
             }
-            Event::Exited { slot, cause } => self.exited(slot, cause),
+            Event::Exited { slot, process, cause } => self.exited(slot, process, cause),
             Event::Tick => self.tick(expected),
         }
         self.settle()

@@ -11,7 +11,7 @@ use distdl_storage::DiskTier;
 use distdl_storage::object::remedy_of_limit;
 
 use crate::cluster::chaos::Chaos;
-use crate::cluster::children::Children;
+use crate::cluster::children::{Children, Exited};
 use crate::cluster::events::{ClusterEvent, Happening};
 use crate::cluster::handshake::Credentials;
 use crate::cluster::identity::Address;
@@ -67,9 +67,9 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     let output = Arc::new(Output::standard());
     let children = recipe_for.map(|recipe_for| {
         let recipe = move |slot, life| recipe_for(&address, slot, life);
-        let exited = move |exited: crate::cluster::children::Exited| {
+        let exited = move |exited: Exited| {
             // A name node that has ended need not know.
-            let _ = exits.send((exited.slot, exited.cause));
+            let _ = exits.send(exited);
         };
         Children::new(recipe, Arc::clone(&output), exited).map(Arc::new)
     });
@@ -103,8 +103,11 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     let handle = server.handle();
     let forwarding = std::thread::Builder::new().name("distdl-exits".into());
     let forwarding = forwarding.spawn(move || {
-        for (slot, cause) in ended {
-            handle.exited(slot, cause);
+        for Exited {
+            slot, process, cause, ..
+        } in ended
+        {
+            handle.exited(slot, Some(process), cause);
         }
     });
     forwarding.map(drop).map_err(LaunchError::Start)?;

@@ -88,10 +88,10 @@ pub(crate) struct Server {
 pub(crate) struct ServerHandle(Sender<Input>);
 
 impl ServerHandle {
-    /// A process that was started for a slot has ended.
-    pub(crate) fn exited(&self, slot: u32, cause: String) {
+    /// A process that was started for a slot has ended, or could not be started.
+    pub(crate) fn exited(&self, slot: u32, process: Option<u32>, cause: String) {
         // A name node that has ended need not know.
-        let _ = self.0.send(Input::Event(Event::Exited { slot, cause }));
+        let _ = self.0.send(Input::Event(Event::Exited { slot, process, cause }));
     }
 
     /// Ends the name node as if it had been killed: nobody is told.
@@ -374,7 +374,7 @@ impl Machine {
                 Effect::Close { connection } => self.close(connection),
                 Effect::Start { slot } => {
                     if let Err(error) = self.spawner.start(slot) {
-                        self.handle.exited(slot, format!("could not be started: {error}"));
+                        self.handle.exited(slot, None, format!("could not be started: {error}"));
                     }
                 }
                 Effect::Kill { slot } => self.spawner.kill(slot),

@@ -101,13 +101,14 @@ fn each_end_is_reported_as_it_was() {
         (0, 1, false, "exit code 3"),
         (1, 0, false, "killed by signal 15 (SIGTERM)"),
     ] {
-        assert!(family.children.start(slot).unwrap() > 0);
+        let process = family.children.start(slot).unwrap();
         let cause = cause.to_owned();
         assert_eq!(
             family.ends.recv().unwrap(),
             Exited {
                 slot,
                 life,
+                process,
                 success,
                 cause
             }

@@ -279,23 +279,43 @@ impl NameNode {
         }
     }
 
+    /// A member's connection is closed: mostly its process has ended by itself, and how is known a little later.
+    pub(super) fn lose_closed(&mut self, member: MemberId) {
+        let closed = self.members.get(&member).map(|entry| (entry.peer.slot, entry.process));
+        self.lose(member, "its connection was closed");
+        if let Some((slot, process)) = closed
+            && let Some(slot) = self.slots.get_mut(slot)
+        {
+            slot.closed = Some(process);
+        }
+    }
+
     fn vacate(&mut self, slot: u32) {
         if !self.finishing {
             let waits = |member: &Member| member.arrived && !self.is_active(member.peer.member);
             let spare = self.active().next().is_some() && self.members.values().any(waits);
-            self.slots.vacate(slot, self.now, spare);
+            let goes_on = self.slots.vacate(slot, self.now, spare);
+            if !goes_on {
+                let restarts = self.options.restarts_max;
+                self.note(Happening::StartsNoMore { slot, restarts });
+            }
         } else if let Some(slot) = self.slots.get_mut(slot) {
             slot.state = SlotState::Empty;
         }
     }
 
     /// A process ended. If it was a member, its connection closes too, after the last that it said.
-    pub(super) fn exited(&mut self, slot: u32, cause: String) {
+    pub(super) fn exited(&mut self, slot: u32, process: Option<u32>, cause: String) {
+        let closed = self.slots.get_mut(slot).map(|slot| &mut slot.closed);
+        let by_itself = closed.is_some_and(|closed| closed.take_if(|closed| Some(*closed) == process).is_some());
+        let unjoined = self.slots.exited(slot, cause.clone());
         self.note(Happening::Exited {
             slot,
-            cause: cause.clone(),
+            process,
+            cause,
+            is_unexplained: (by_itself || unjoined) && !self.finishing,
         });
-        if self.slots.exited(slot, cause) {
+        if unjoined {
             self.vacate(slot);
         }
     }
@@ -303,7 +323,13 @@ impl NameNode {
     pub(super) fn start_due(&mut self) {
         let due = self.slots.take_due(self.now, self.others_go_on());
         for (slot, again) in due {
-            self.note(Happening::Started { slot, again });
+            let (restarts_left, restarts) = (self.slots.restarts_left(), self.options.restarts_max);
+            self.note(Happening::Started {
+                slot,
+                again,
+                restarts_left,
+                restarts,
+            });
             self.effects.push(Effect::Start { slot });
         }
     }
@@ -423,7 +449,11 @@ impl NameNode {
         }
         let error = self.slots.first_error();
         let causes = self.slots.causes();
-        let nobody = || format!("no process is left, and none may be started any more; {causes}");
+        let used_up = match self.options.starts_processes {
+            true => format!(" (`--restarts {}` is used up)", self.options.restarts_max),
+            false => String::new(),
+        };
+        let nobody = || format!("no process is left, and none may be started any more{used_up}; {causes}");
         let error = if self.finishing {
             error
         } else {

@@ -31,6 +31,8 @@ pub(super) struct Slot {
     since: Duration,
     /// Processes that ended soon, in a row.
     short_lives: u32,
+    /// A process of which the connection was closed, and of which the end was not told yet.
+    pub(super) closed: Option<u32>,
     /// What is known of the end of its last process.
     pub(super) cause: Option<String>,
     /// The error that its last process ended with, and when.
@@ -90,13 +92,13 @@ impl Slots {
     }
 
     /// Its process is gone. Another is started, now or later, if the budget allows it and it is not for others to do;
-    /// `spare` says whether one stands by.
-    pub(super) fn vacate(&mut self, slot: u32, now: Duration, spare: bool) {
+    /// `spare` says whether one stands by. Gives whether another may come.
+    pub(super) fn vacate(&mut self, slot: u32, now: Duration, spare: bool) -> bool {
         let budget = self.restarts_left;
-        let Some(slot) = self.get_mut(slot) else { return };
+        let Some(slot) = self.get_mut(slot) else { return true };
         let Some(budget) = budget else {
             slot.state = SlotState::Open;
-            return;
+            return true;
         };
         if now.saturating_sub(slot.since) >= DELAY_MAX {
             slot.short_lives = 0;
@@ -118,6 +120,12 @@ impl Slots {
             SlotState::Empty
         };
         self.restarts_left = Some(budget.saturating_sub(1));
+        budget > 0
+    }
+
+    /// Processes that may still be started for those that end, if it is not for others to do.
+    pub(super) fn restarts_left(&self) -> u32 {
+        self.restarts_left.unwrap_or_default()
     }
 
     /// Counts an exit; whether the process that ended is one that had not joined.

@@ -13,6 +13,7 @@ use crate::cluster::identity::{Address, Role};
 
 mod cache_directory;
 mod drawn;
+mod endings;
 mod joining;
 mod journal_full;
 mod newcomers;

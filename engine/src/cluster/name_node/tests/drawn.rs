@@ -191,7 +191,7 @@ fn event() -> impl Strategy<Value = Option<Event>> {
         30 => (connection(), report()).prop_map(|(connection, report)| Some(Event::Reported { connection, report })),
         2 => connection().prop_map(|connection| Some(Event::Heard { connection })),
         1 => connection().prop_map(|connection| Some(Event::Disconnected { connection })),
-        1 => few().prop_map(|slot| Some(Event::Exited { slot, cause: "drawn".into() })),
+        1 => few().prop_map(|slot| Some(Event::Exited { slot, process: Some(1), cause: "drawn".into() })),
         3 => Just(Some(Event::Tick)),
         1 => Just(None),
     ]

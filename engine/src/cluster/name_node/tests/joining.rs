@@ -251,7 +251,8 @@ fn no_process_is_started_again_where_other_bits_are_computed() {
     assert_eq!(comes(&mut node, 0, like, 0), None);
     assert_eq!(comes(&mut node, 1, unlike, 1), Some(Dismissal::Unlike));
     let cause = "exit status: 1".to_owned();
-    let mut effects = node.handle(node.now, Event::Exited { slot: 1, cause });
+    let (slot, process) = (1, Some(1));
+    let mut effects = node.handle(node.now, Event::Exited { slot, process, cause });
     effects.extend(wait(&mut node, Some(0), 24));
     assert!(!effects.iter().any(is_start), "{effects:?}");
 }

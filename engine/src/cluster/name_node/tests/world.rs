@@ -450,10 +450,8 @@ impl World {
         self.reported_dead.insert(number);
         let slot = self.processes[number].slot;
         if self.children.values().any(|child| *child == number) {
-            self.handle(Event::Exited {
-                slot,
-                cause: "killed by signal 9".to_owned(),
-            });
+            let (process, cause) = (Some(1), "killed by signal 9".to_owned());
+            self.handle(Event::Exited { slot, process, cause });
         }
         true
     }
