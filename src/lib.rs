@@ -124,8 +124,8 @@ pub fn run<E: Into<Failure>>(
         signals.wait_if_signalled();
         let is_member = context.leave(outcome.as_ref().err().map(|error| with_sources(error.as_ref())));
         match outcome {
-            // The name node says it, once for all processes.
-            Err(_) if is_member => Ok(ExitCode::FAILURE),
+            // The name node says it, once for all processes. Whoever started this one elsewhere may not look there.
+            Err(_) if is_member && context.is_child() => Ok(ExitCode::FAILURE),
             outcome => outcome.map(|()| ExitCode::SUCCESS),
         }
     });

@@ -252,6 +252,11 @@ impl Context {
         self.member().is_some_and(|member| member.leave(error))
     }
 
+    /// Whether the name node of its cluster has started this process as a child, and shows what it prints.
+    pub fn is_child(&self) -> bool {
+        self.member().is_some_and(Member::is_child)
+    }
+
     /// Whether a path names the same file in all processes.
     pub(crate) fn is_on_one_host(&self) -> bool {
         self.member().is_none_or(Member::is_on_one_host)

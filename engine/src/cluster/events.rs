@@ -78,6 +78,8 @@ pub enum Happening {
     Waits {
         /// Places nobody has come for.
         slots: Vec<u32>,
+        /// Of those, the ones whose process has come and ended with an error.
+        gave_up: Vec<u32>,
         /// Processes that the cluster wants.
         processes: u32,
         /// How long the others wait for them, from now on.
@@ -115,6 +117,8 @@ pub enum Happening {
         number: u64,
         /// The slots of its members, by rank.
         slots: Vec<u32>,
+        /// Places that nobody is at whose process has ended with an error.
+        gave_up: Vec<u32>,
         /// Places that the cluster has.
         processes: u32,
         /// Why the one before ended.
@@ -222,30 +226,37 @@ impl ClusterEvent {
                 processes,
                 cause,
                 micros,
+                ..
             } if *number > 1 => {
                 let (active, after) = (slots.len(), after(*micros));
                 Some(format!(
                     "going on with {active} of {processes} processes{after} (generation {number}: {cause})"
                 ))
             }
-            Happening::Generation { slots, processes, .. } => {
+            Happening::Generation {
+                slots,
+                gave_up,
+                processes,
+                ..
+            } => {
                 let missing: Vec<u32> = (0..*processes).filter(|slot| !slots.contains(slot)).collect();
                 let active = slots.len();
                 (active < *processes as usize).then(|| {
                     format!(
                         "beginning with {active} of {processes} processes: {}",
-                        not_come(&missing)
+                        not_come(&missing, gave_up)
                     )
                 })
             }
             Happening::Waits {
                 slots,
+                gave_up,
                 processes,
                 micros,
             } => Some(format!(
                 "waiting for {} of {processes} processes: {}; the others begin without in {} s",
                 slots.len(),
-                not_come(slots),
+                not_come(slots, gave_up),
                 micros.div_ceil(1_000_000)
             )),
             Happening::Recomputed {
@@ -320,12 +331,25 @@ fn as_text<S: Serializer>(reason: &Dismissal, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(reason)
 }
 
-fn not_come(slots: &[u32]) -> String {
-    let numbers: Vec<String> = slots.iter().map(u32::to_string).collect();
-    match numbers.len() {
-        1 => format!("slot {} has not come", numbers.concat()),
-        _ => format!("slots {} have not come", numbers.join(", ")),
-    }
+/// Of which places nobody is there, and why.
+fn not_come(slots: &[u32], gave_up: &[u32]) -> String {
+    let numbers = |gave: bool| -> Vec<String> {
+        let chosen = slots.iter().filter(|slot| gave_up.contains(slot) == gave);
+        chosen.map(u32::to_string).collect()
+    };
+    let (away, gave_up) = (numbers(false), numbers(true));
+    let away = match away.len() {
+        0 => None,
+        1 => Some(format!("slot {} has not come", away.concat())),
+        _ => Some(format!("slots {} have not come", away.join(", "))),
+    };
+    let gave_up = match gave_up.len() {
+        0 => None,
+        1 => Some(format!("slot {} gave up", gave_up.concat())),
+        _ => Some(format!("slots {} gave up", gave_up.join(", "))),
+    };
+    let both: Vec<String> = [away, gave_up].into_iter().flatten().collect();
+    both.join(", ")
 }
 
 /// How a process ended that nobody here has ended.

@@ -405,6 +405,11 @@ impl Member {
         self.shared.take_leave(&Report::Leave { error })
     }
 
+    /// Whether the name node has started this process, and shows what it prints.
+    pub(crate) fn is_child(&self) -> bool {
+        self.shared.join.parent.is_some()
+    }
+
     /// Has this process end if its membership ends before the driver program has, and that goes on for some seconds.
     pub(crate) fn end_process_with_it(&self) {
         lock(&self.shared).ends_process = true;

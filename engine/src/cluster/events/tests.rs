@@ -8,6 +8,7 @@ fn generation(number: u64) -> ClusterEvent {
     let what = Happening::Generation {
         number,
         slots: vec![0, 2],
+        gave_up: Vec::new(),
         processes: 3,
         cause: "member 2 was lost".to_owned(),
         micros: Some(1540),
@@ -104,6 +105,27 @@ fn of_many_that_are_behind_some_are_named() {
     let many = sentence(6);
     let named = "slot 2 (process 72), slot 3 (process 73) and 2 more have not come to action 1";
     assert!(many.contains(named), "{many}");
+}
+
+#[test]
+fn a_place_whose_process_gave_up_is_not_one_that_nobody_has_come_for() {
+    for (slots, gave_up, expected) in [
+        (vec![1], vec![1], "slot 1 gave up"),
+        (vec![1, 2, 3], vec![2], "slots 1, 3 have not come, slot 2 gave up"),
+        (vec![1, 2], vec![], "slots 1, 2 have not come"),
+    ] {
+        let what = Happening::Waits {
+            slots,
+            gave_up,
+            processes: 4,
+            micros: 55_000_000,
+        };
+        let sentence = ClusterEvent::new(Duration::ZERO, what).sentence().unwrap();
+        assert!(
+            sentence.contains(&format!(" of 4 processes: {expected}; ")),
+            "{sentence}"
+        );
+    }
 }
 
 #[test]

@@ -143,10 +143,11 @@ impl NameNode {
         }
         self.told_of_waiting = true;
         let here = |slot: &u32| self.members.values().any(|m| m.arrived && m.peer.slot == *slot);
-        let processes = self.options.processes;
+        let (processes, gave_up) = (self.options.processes, self.slots.given_up());
         let left = (since + self.options.start_patience).saturating_sub(self.now);
         self.note(Happening::Waits {
             slots: (0..processes).filter(|slot| !here(slot)).collect(),
+            gave_up,
             processes,
             micros: u64::try_from(left.as_micros()).unwrap_or(u64::MAX),
         });
@@ -203,6 +204,7 @@ impl NameNode {
         self.note(Happening::Generation {
             number,
             slots,
+            gave_up: self.slots.given_up(),
             processes,
             cause,
             micros: self.micros_since_loss(),

@@ -205,6 +205,12 @@ impl Slots {
         errors.min_by_key(|(at, _)| *at).map(|(_, error)| error.clone())
     }
 
+    /// Slots that nobody is in since a process ended with an error.
+    pub(super) fn given_up(&self) -> Vec<u32> {
+        let given_up = self.iter().filter(|(_, slot)| slot.error.is_some());
+        given_up.map(|(number, _)| number).collect()
+    }
+
     /// What is known of the end of the processes, for people.
     pub(super) fn causes(&self) -> String {
         let cause = |(number, slot): (u32, &Slot)| Some(format!("slot {number}: {}", slot.cause.as_ref()?));

@@ -402,6 +402,27 @@ fn that_a_loop_waits_for_a_process_which_others_start_is_said_at_once_and_once()
 }
 
 #[test]
+fn who_came_and_gave_up_is_not_one_that_has_not_come() {
+    let mut node = by_hand(3);
+    says(&mut node, 1, join(None, 1));
+    let error = Some("no such file".to_owned());
+    says(&mut node, 1, Report::Leave { error });
+    says(&mut node, 0, join(None, 0));
+    says(&mut node, 0, comes_to_an_action(Inventory::new()));
+    let said = wait(&mut node, Some(0), 1)
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Note(event) => event.sentence(),
+            _ => None,
+        });
+    let said: Vec<String> = said.collect();
+    for beginning in ["waiting for 2 of 3 processes: ", "beginning with 1 of 3 processes: "] {
+        let expected = format!("{beginning}slot 2 has not come, slot 1 gave up");
+        assert!(said.iter().any(|sentence| sentence.starts_with(&expected)), "{said:#?}");
+    }
+}
+
+#[test]
 fn a_failure_ends_a_cluster_that_others_start_once_nobody_else_has_come_for_long() {
     let mut node = by_hand(2);
     says(&mut node, 0, join(None, 0));
