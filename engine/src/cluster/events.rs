@@ -1,6 +1,6 @@
 //! What happened to a cluster, for people (a sentence in the terminal) and for programs (one JSON object a line).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
@@ -23,6 +23,13 @@ pub struct ClusterEvent {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Happening {
+    /// The name node was started again, and goes on from its journal.
+    WentOn {
+        /// At this action.
+        action: u64,
+        /// Members that it expects back.
+        members: usize,
+    },
     /// A process is started.
     Started {
         /// For this slot.
@@ -198,12 +205,19 @@ impl ClusterEvent {
         Self { seconds, what }
     }
 
-    /// One JSON object without a line break.
+    /// One JSON object without a line break, with the time of day as `time`: it was noted `at` that time.
     ///
     /// # Errors
     /// None is known; the encoder's error is passed on.
-    pub fn line(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(self)
+    pub fn line(&self, at: SystemTime) -> Result<String, serde_json::Error> {
+        #[derive(Serialize)]
+        struct Noted<'a> {
+            time: String,
+            #[serde(flatten)]
+            event: &'a ClusterEvent,
+        }
+        let time = humantime::format_rfc3339_millis(at).to_string();
+        serde_json::to_string(&Noted { time, event: self })
     }
 
     /// A line for the terminal, if a person should hear of it: losses, what came of them, and what was not expected.
@@ -286,6 +300,10 @@ impl ClusterEvent {
                     "{who} {have} not come to action {action}, {site}, where others wait for {seconds} s: {why}"
                 ))
             }
+            Happening::WentOn { action, members } => Some(match members {
+                1 => format!("going on at action {action} with 1 member"),
+                members => format!("going on at action {action} with {members} members"),
+            }),
             Happening::LacksState { site, .. } => Some(format!(
                 "optimizer state was lost with all the processes that kept it: {site} waits until another process is \
                  started for this cluster, and begins anew then (`--parameter-copies 2` keeps two copies)"

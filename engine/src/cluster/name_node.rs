@@ -287,6 +287,9 @@ impl NameNode {
         if self.run.is_none() {
             self.run = Some(self.options.run);
             self.log(LogEntry::Run(self.options.run));
+        } else {
+            let (action, members) = (self.action_number(), self.members.len());
+            self.note(Happening::WentOn { action, members });
         }
         self.settle()
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use distdl_storage::DiskTier;
 use distdl_storage::object::remedy_of_limit;
@@ -75,7 +76,8 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     });
     let children = children.transpose().map_err(LaunchError::Start)?;
     let ending = children.as_ref().map(|children| children.signalled());
-    let notes = notes(&config, Arc::clone(&bar), ending.unwrap_or_default())?;
+    let goes_on = !journal.1.is_empty();
+    let notes = notes(&config, goes_on, Arc::clone(&bar), ending.unwrap_or_default())?;
     let progress = config.shows_jobs().then(|| watch(bar));
     let spill_folder = config.spill_folder.clone();
     if let Some(children) = &children {
@@ -172,7 +174,7 @@ fn decisions(config: &Config) -> Options {
 
 /// Writes what happens to the file of events, and a sentence to standard error where a person should hear of it: not of
 /// what comes of `ending` this process, which they have asked for.
-fn notes(config: &Config, bar: Arc<Bar>, ending: Arc<AtomicBool>) -> Result<Notes, LaunchError> {
+fn notes(config: &Config, goes_on: bool, bar: Arc<Bar>, ending: Arc<AtomicBool>) -> Result<Notes, LaunchError> {
     let failed = |path: &Path, error: &io::Error| {
         LaunchError::Record(format!(
             "cannot write the events to {}: {error}; {}",
@@ -183,7 +185,7 @@ fn notes(config: &Config, bar: Arc<Bar>, ending: Arc<AtomicBool>) -> Result<Note
     let file = config
         .events
         .as_ref()
-        .map(|path| File::create(path).map_err(|error| failed(path, &error)));
+        .map(|path| events(path, goes_on).map_err(|error| failed(path, &error)));
     let mut file = file.transpose()?;
     Ok(Box::new(move |event: ClusterEvent| {
         if matches!(event.what, Happening::Answered { .. }) {
@@ -194,13 +196,20 @@ fn notes(config: &Config, bar: Arc<Bar>, ending: Arc<AtomicBool>) -> Result<Note
             bar.suspend(|| say(format_args!("{sentence}")));
         }
         // At once: whoever reads along sees whole lines.
-        if let (Some(events), Ok(line)) = (&mut file, event.line())
+        if let (Some(events), Ok(line)) = (&mut file, event.line(SystemTime::now()))
             && let Err(error) = events.write_all(format!("{line}\n").as_bytes())
         {
             say(format_args!("the file of events cannot be written any more: {error}"));
             file = None;
         }
     }))
+}
+
+/// The file of events: a new one, or that of the name node before this one if it `goes_on`.
+fn events(path: &Path, goes_on: bool) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).append(goes_on).write(true).truncate(!goes_on);
+    options.open(path)
 }
 
 /// Draws how far the members together are.
@@ -230,5 +239,24 @@ impl Spawner for Offspring {
         if let Some(children) = &self.0 {
             children.kill(slot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_name_node_that_goes_on_leaves_the_events_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        for (goes_on, written) in [(false, "first\n"), (true, "first\nsecond\n"), (false, "third\n")] {
+            let line = written.lines().last().unwrap();
+            writeln!(events(&path, goes_on).unwrap(), "{line}").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
+        }
+        assert!(events(&folder.path().join("new"), true).is_ok());
     }
 }

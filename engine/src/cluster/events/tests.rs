@@ -18,7 +18,11 @@ fn generation(number: u64) -> ClusterEvent {
 
 #[test]
 fn a_line_is_one_json_object_with_the_event_beside_its_fields() {
-    let value: serde_json::Value = serde_json::from_str(&generation(2).line().unwrap()).unwrap();
+    // As `date --utc --date @1700000000` has it.
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
+    let line = generation(2).line(at).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["time"], "2023-11-14T22:13:20.250Z");
     assert_eq!(value["event"], "generation");
     assert_eq!(value["seconds"], 2.5);
     assert_eq!(value["number"], 2);
@@ -133,5 +137,6 @@ fn text_with_line_breaks_stays_on_one_line() {
     let what = Happening::Finished {
         error: Some("first\nsecond".to_owned()),
     };
-    assert!(!ClusterEvent::new(Duration::ZERO, what).line().unwrap().contains('\n'));
+    let line = ClusterEvent::new(Duration::ZERO, what).line(SystemTime::UNIX_EPOCH);
+    assert!(!line.unwrap().contains('\n'));
 }

@@ -13,7 +13,7 @@ use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Refused};
-use crate::cluster::identity::MemberId;
+use crate::cluster::identity::{Address, MemberId};
 use crate::cluster::protocol::{FormerMember, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
 use crate::config::TIME_MAX;
@@ -71,6 +71,20 @@ pub(super) struct Admission {
     pub(super) member: MemberId,
     pub(super) lease: Duration,
     pub(super) run: u64,
+}
+
+/// What is said once of a name node that is gone.
+fn looks_for(reason: &str, name_node: &Address, grace: Duration) -> String {
+    format!("{reason}; looking for another one at {name_node} for {grace:?} (`--name-grace`)")
+}
+
+/// What is said in the end, if none has come.
+fn not_found(reason: String, name_node: &Address, grace: Duration) -> String {
+    match grace.is_zero() {
+        // The name node is the parent: there will be no other.
+        true => reason,
+        false => format!("{reason}, and no other one was found at {name_node} for {grace:?} (`--name-grace`)"),
+    }
 }
 
 impl Shared {
@@ -223,7 +237,11 @@ impl Shared {
         capacity: Capacity,
         reason: String,
     ) -> std::result::Result<Arc<Socket>, Gone> {
-        let deadline = Instant::now() + self.join.name_node_grace;
+        let grace = self.join.name_node_grace;
+        let deadline = Instant::now() + grace;
+        if !grace.is_zero() {
+            tracing::warn!("{}", looks_for(&reason, &self.join.name_node, grace));
+        }
         let known = {
             let mut state = lock(self);
             state.control = None;
@@ -290,7 +308,7 @@ impl Shared {
             let _ = self.changed.wait_timeout(state, pause);
             pause = (pause * 2).min(longest);
         }
-        Err(Gone::Broken(reason))
+        Err(Gone::Broken(not_found(reason, &self.join.name_node, grace)))
     }
 
     pub(super) fn beat(&self, interval: Duration) {
@@ -312,5 +330,25 @@ impl Shared {
                 state = self.changed.wait_timeout(state, left).unpoisoned().0;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_for_a_name_node_says_where_and_for_how_long() {
+        let (gone, at) = ("the name node has ended", Address::Tcp(([10, 0, 0, 1], 80).into()));
+        let grace = Duration::from_secs(30);
+        assert_eq!(
+            looks_for(gone, &at, grace),
+            "the name node has ended; looking for another one at 10.0.0.1:80 for 30s (`--name-grace`)"
+        );
+        assert_eq!(
+            not_found(gone.to_owned(), &at, grace),
+            "the name node has ended, and no other one was found at 10.0.0.1:80 for 30s (`--name-grace`)"
+        );
+        assert_eq!(not_found(gone.to_owned(), &at, Duration::ZERO), gone);
     }
 }
