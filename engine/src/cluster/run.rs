@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use distdl_storage::DiskTier;
@@ -23,7 +23,7 @@ use crate::cluster::name_node::Options;
 use crate::cluster::output::Output;
 use crate::cluster::secrets::Secrets;
 use crate::cluster::server::{Notes, Server, Setup, Spawner, Watch};
-use crate::cluster::signals::SignalledEnd;
+use crate::cluster::signals::{SignalledEnd, is_ending};
 use crate::cluster::socket::Listener;
 use crate::config::Config;
 use crate::progress::Bar;
@@ -192,7 +192,7 @@ fn notes(config: &Config, goes_on: bool, bar: Arc<Bar>, ending: Arc<AtomicBool>)
             // What the program prints then comes after this.
             bar.clear();
         }
-        if let Some(sentence) = event.sentence().filter(|_| !ending.load(Ordering::SeqCst)) {
+        if let Some(sentence) = event.sentence().filter(|_| !is_ending(&ending)) {
             bar.suspend(|| say(format_args!("{sentence}")));
         }
         // At once: whoever reads along sees whole lines.

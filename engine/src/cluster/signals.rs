@@ -86,9 +86,27 @@ pub(super) fn not_ignored() -> Vec<i32> {
     ENDING.into_iter().filter(|signal| !has(ignored, *signal)).collect()
 }
 
+/// Whether a signal is ending this process, also one that no thread of it has taken yet: its children, which may have
+/// got it too, can be gone before.
+pub(super) fn is_ending(signalled: &AtomicBool) -> bool {
+    signalled.load(Ordering::SeqCst) || status().is_some_and(|status| are_pending(&status, &ENDING))
+}
+
+fn are_pending(status: &str, signals: &[i32]) -> bool {
+    let pending = mask_in(status, "ShdPnd").unwrap_or(0);
+    signals.iter().any(|signal| has(pending, *signal))
+}
+
 /// What the system says this process does with signals; nothing where it does not say.
 fn mask(name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    mask_in(&status()?, name)
+}
+
+fn status() -> Option<String> {
+    std::fs::read_to_string("/proc/self/status").ok()
+}
+
+fn mask_in(status: &str, name: &str) -> Option<u64> {
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -129,4 +147,23 @@ pub(super) fn on_first(
     // The thread waits for it.
     let _ = sender.send(handled);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SIGTERM, 15, waits; SIGINT, 2, is handled.
+    const STATUS: &str =
+        "Name:\tname\nSigPnd:\t0000000000000002\nShdPnd:\t0000000000004000\nSigCgt:\t0000000000004002\n";
+
+    #[test]
+    fn a_signal_that_has_come_ends_a_process_before_a_thread_has_taken_it() {
+        assert!(are_pending(STATUS, &[SIGINT, SIGTERM]));
+        assert!(
+            !are_pending(STATUS, &[SIGINT, SIGHUP]),
+            "what one thread got is another matter"
+        );
+        assert!(!are_pending("", &ENDING));
+    }
 }
