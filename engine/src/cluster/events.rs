@@ -117,6 +117,9 @@ pub enum Happening {
         slot: u32,
         /// The error it ended with.
         error: Option<String>,
+        /// Whether that is the error of an action, which all are told.
+        #[serde(skip)]
+        is_of_all: bool,
     },
     /// A new generation begins.
     Generation {
@@ -229,10 +232,20 @@ impl ClusterEvent {
                 process,
                 cause,
             } => Some(format!("lost {member} (slot {slot}, process {process}): {cause}")),
+            // The end of the cluster says it, once for all.
+            Happening::Left {
+                member,
+                slot,
+                error: Some(_),
+                is_of_all: true,
+            } => Some(format!(
+                "{member} (slot {slot}) gave up: an action failed, in all processes alike"
+            )),
             Happening::Left {
                 member,
                 slot,
                 error: Some(error),
+                ..
             } => Some(format!("{member} (slot {slot}) gave up: {error}")),
             Happening::Generation {
                 number,

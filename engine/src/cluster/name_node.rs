@@ -198,6 +198,8 @@ pub(crate) struct NameNode {
     /// The last action that has an answer, as all before it have. What they were is in the journal alone: a program may
     /// run for weeks.
     last_answered: Option<Head>,
+    /// The error that it ended with, which all are told.
+    failure: Option<String>,
     /// Members that finished its loop themselves.
     finished_by: BTreeSet<MemberId>,
     action: Option<Action>,

@@ -48,6 +48,13 @@ pub(super) struct Newcomer {
     pub(super) arithmetic: Arithmetic,
 }
 
+impl Member {
+    /// Its slot and process, for people.
+    pub(super) fn named(&self) -> String {
+        format!("slot {} (process {})", self.peer.slot, self.process)
+    }
+}
+
 impl NameNode {
     pub(super) fn joined(&mut self, newcomer: Newcomer, known: Option<FormerMember>) {
         let Newcomer {
@@ -208,10 +215,13 @@ impl NameNode {
     pub(super) fn left(&mut self, member: MemberId, error: Option<String>) {
         let Some(entry) = self.members.get(&member) else { return };
         let slot = entry.peer.slot;
+        let failure = self.failure.as_deref();
+        let is_of_all = failure.is_some_and(|failure| error.as_ref().is_some_and(|error| error.contains(failure)));
         self.note(Happening::Left {
             member,
             slot,
             error: error.clone(),
+            is_of_all,
         });
         if error.is_none() && !self.finishing {
             self.finishing = true;

@@ -33,6 +33,7 @@ impl NameNode {
             broken: None,
             strikes: BTreeMap::new(),
             last_answered: None,
+            failure: None,
             finished_by: BTreeSet::new(),
             action: None,
             lanes: Vec::new(),

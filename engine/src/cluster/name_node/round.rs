@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::placing::BUSY_MICROS_MIN;
-use super::{Action, Effect, NameNode, Round};
+use super::{Action, Effect, Member, NameNode, Round};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::{Collected, LogEntry};
@@ -58,7 +58,15 @@ impl NameNode {
             }
             Some(action) if action.head.same(&head) => self.begin_again(member),
             Some(action) => {
-                let answer = action.head.diverged(&head);
+                let came_first = self.members.values();
+                let came_first = came_first.filter(|entry| entry.arrived && entry.peer.member != member);
+                let first = came_first.map(Member::named).next();
+                let second = self.members.get(&member).map(Member::named);
+                let answer = action.head.diverged(
+                    &first.unwrap_or_else(|| "one process".to_owned()),
+                    &head,
+                    &second.unwrap_or_else(|| "another one".to_owned()),
+                );
                 self.answer(answer, BTreeSet::new());
             }
         }
@@ -358,6 +366,7 @@ impl NameNode {
             _ => None,
         };
         self.log(entry);
+        self.failure = error.clone();
         let (site, rounds) = (action.head.site.clone(), action.round_next);
         self.note(Happening::Answered {
             action: number,

@@ -176,10 +176,15 @@ fn driver_programs_that_diverge_get_an_error_that_names_both_places() {
     world.processes[1].fingerprint_of_another_program();
     world.run_to_the_end();
     let error = world.finished.unwrap().unwrap();
-    assert!(
-        error.contains("action 0 of the test") && error.contains("diverged"),
-        "{error}"
-    );
+    let words = "diverged at action 0: slot 0 (process 1) and slot 1 (process 1) are both at action 0 of the test, but what \
+                 it reads, or what it was given, is not the same";
+    assert!(error.contains(words), "{error}");
+    let sentences = world.notes.iter().cloned();
+    let said: Vec<String> = sentences
+        .filter_map(|what| ClusterEvent::new(Duration::ZERO, what).sentence())
+        .collect();
+    let expected = [0, 1].map(|n| format!("member {n} (slot {n}) gave up: an action failed, in all processes alike"));
+    assert_eq!(said, expected, "the end of the cluster says it");
     assert_eq!(
         world.processes.len(),
         2,

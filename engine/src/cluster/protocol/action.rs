@@ -63,14 +63,28 @@ impl Head {
     /// What a process is told that comes to an action of this number, at `head`, when this one has that answer: the
     /// answer, or that the programs diverged.
     pub(crate) fn answer_of(&self, head: &Self, answer: Answer) -> Answer {
-        if self.same(head) { answer } else { self.diverged(head) }
+        match self.same(head) {
+            true => answer,
+            false => self.diverged("the others", head, "one that came later"),
+        }
     }
 
-    /// The answer to an action of which two processes mean different things.
-    pub(crate) fn diverged(&self, second: &Self) -> Answer {
+    /// The answer to an action of which two processes, which it names, mean different things.
+    pub(crate) fn diverged(&self, first: &str, second: &Self, second_name: &str) -> Answer {
+        let (action, site) = (self.action, &self.site);
+        if second.site == *site {
+            let what = format!(
+                "the driver programs diverged at action {action}: {first} and {second_name} are both at {site}, but \
+                 what it reads, or what it was given, is not the same"
+            );
+            let remedy = "compare what differs between these processes: input files (names, sizes, order), parameters, \
+                          seeds, options and environment, and the program file itself; a file that the program writes \
+                          belongs into `context.once`";
+            return Answer::Failed(EngineError::invalid(what, remedy));
+        }
         let what = format!(
-            "the driver programs diverged at action {}: one process is at {}, another at {}",
-            self.action, self.site, second.site
+            "the driver programs diverged at action {action}: {first} is at {site}, {second_name} at {}",
+            second.site
         );
         let remedy = "every process must call the same actions in the same order: start the same binary with the same \
                       arguments everywhere, run all actions in one thread, and let none depend on time, on random numbers that are not seeded, on the \
