@@ -247,6 +247,35 @@ impl ClusterEvent {
                 error: Some(error),
                 ..
             } => Some(format!("{member} (slot {slot}) gave up: {error}")),
+            Happening::Started {
+                slot,
+                again: true,
+                restarts_left,
+                restarts,
+            } => Some(format!(
+                "starting a new process for slot {slot} ({restarts_left} of {restarts} restarts are left, `--restarts`)"
+            )),
+            Happening::Exited {
+                slot,
+                process,
+                cause,
+                is_unexplained: true,
+            } => Some(ended(*slot, *process, cause)),
+            Happening::StartsNoMore { slot, restarts } => Some(format!(
+                "no process is started for slot {slot} any more: `--restarts {restarts}` is used up"
+            )),
+            // A process that was started for one that was lost has come too late.
+            Happening::Dismissed {
+                reason: Dismissal::Over,
+            } => None,
+            Happening::Dismissed { reason } => Some(format!("a process was turned away: {reason}")),
+            _ => self.sentence_of_all(),
+        }
+    }
+
+    /// The same, of what all together do or wait for.
+    fn sentence_of_all(&self) -> Option<String> {
+        match &self.what {
             Happening::Generation {
                 number,
                 slots,
@@ -321,28 +350,6 @@ impl ClusterEvent {
                 "optimizer state was lost with all the processes that kept it: {site} waits until another process is \
                  started for this cluster, and begins anew then (`--parameter-copies 2` keeps two copies)"
             )),
-            Happening::Started {
-                slot,
-                again: true,
-                restarts_left,
-                restarts,
-            } => Some(format!(
-                "starting a new process for slot {slot} ({restarts_left} of {restarts} restarts are left, `--restarts`)"
-            )),
-            Happening::Exited {
-                slot,
-                process,
-                cause,
-                is_unexplained: true,
-            } => Some(ended(*slot, *process, cause)),
-            Happening::StartsNoMore { slot, restarts } => Some(format!(
-                "no process is started for slot {slot} any more: `--restarts {restarts}` is used up"
-            )),
-            // A process that was started for one that was lost has come too late.
-            Happening::Dismissed {
-                reason: Dismissal::Over,
-            } => None,
-            Happening::Dismissed { reason } => Some(format!("a process was turned away: {reason}")),
             _ => None,
         }
     }
