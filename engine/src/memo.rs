@@ -1,7 +1,7 @@
 //! Keys of computations: what the blocks of a memoized dataset are remembered under.
 //!
-//! A key is a hash of the name and version that the program gives, the record type, and all that is known of the
-//! inputs: for each partition the partitions that it depends on, down to what sources say of their contents. Closures
+//! A key is a hash of the name and version that the program gives, the record type with its schema, and all that is
+//! known of the inputs: for each partition the partitions that it depends on, down to what sources say of their contents. Closures
 //! cannot be told apart; the name and the version stand for them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,9 +42,11 @@ pub(crate) fn digests(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Diges
     for (id, partitions) in needed(lineage, dataset) {
         let node = lineage.node(id);
         let known = node.keys.get();
-        let digest = |partition: usize| match known {
-            Some(keys) => keys.get(partition).copied(),
-            None => digests.of(lineage, node, partition),
+        let remembered_as = node.memo.as_ref().map(|memo| remembered_as(node, memo));
+        let digest = |partition: usize| match (known, &remembered_as) {
+            (Some(keys), _) => keys.get(partition).copied(),
+            (None, Some(remembered_as)) => Some(key(remembered_as, &digests.of(lineage, node, partition)?)),
+            (None, None) => digests.of(lineage, node, partition),
         };
         let found: Option<BTreeMap<usize, Digest>> = partitions
             .into_iter()
@@ -120,7 +122,7 @@ impl Digests {
         self.parts.insert(id, parts);
     }
 
-    /// What a partition holds, as far as it is known; its key if it is memoized.
+    /// What a partition holds, as far as it is known.
     fn of(&self, lineage: &Lineage, node: &Node, partition: usize) -> Option<Digest> {
         let mut fields = Fields::new("partition");
         fields.bytes(node.operator.as_bytes());
@@ -147,19 +149,22 @@ impl Digests {
                 }
             }
         }
-        let inputs = fields.digest();
-        Some(match &node.memo {
-            Some(memo) => key(node, memo, &inputs),
-            None => inputs,
-        })
+        Some(fields.digest())
     }
 }
 
-fn key(node: &Node, memo: &Memoized, inputs: &Digest) -> Digest {
+/// What the keys of all partitions of a memoized dataset have in common.
+fn remembered_as(node: &Node, memo: &Memoized) -> Digest {
     let mut fields = Fields::new("memo");
     fields.bytes(memo.name.as_bytes());
     fields.number(memo.version);
     fields.bytes(&node.record_type.codec.portable().fingerprint());
+    fields.digest()
+}
+
+fn key(remembered_as: &Digest, inputs: &Digest) -> Digest {
+    let mut fields = Fields::new("key");
+    fields.bytes(remembered_as);
     fields.bytes(inputs);
     fields.digest()
 }

@@ -21,6 +21,7 @@ use abomonation::Abomonation;
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::records::{Record, Records};
+use crate::schema::schema;
 use crate::size::size_of_value;
 use crate::strict::{Whole, explained};
 
@@ -55,6 +56,7 @@ struct Table {
     size: usize,
     align: usize,
     portable: fn() -> Codec,
+    schema: fn() -> String,
     memory_bytes: fn(&Erased) -> u64,
     append: fn(&Erased, &mut Vec<u8>) -> Result<(), String>,
     read: fn(Source, usize) -> Result<Erased, String>,
@@ -99,6 +101,11 @@ impl Codec {
     /// Size and alignment of a record in memory, in bytes.
     pub(crate) fn layout(self) -> (usize, usize) {
         (self.0.size, self.0.align)
+    }
+
+    /// What the record type is made of. Making it takes a while.
+    pub(crate) fn schema(self) -> String {
+        (self.0.schema)()
     }
 
     /// Estimate of the memory that records of this type take, in bytes.
@@ -217,6 +224,7 @@ impl<T: Record> Serialised<T> {
         size: size_of::<T>(),
         align: align_of::<T>(),
         portable: Codec::postcard::<T>,
+        schema: schema::<T>,
         memory_bytes: memory_bytes::<T>,
         append: Self::append,
         read: Self::read,
@@ -310,6 +318,7 @@ impl<T: Plain> Embedded<T> {
         size: size_of::<T>(),
         align: align_of::<T>(),
         portable: Codec::postcard::<T>,
+        schema: schema::<T>,
         memory_bytes: memory_bytes::<T>,
         append: Self::append,
         read: Self::read,

@@ -54,10 +54,14 @@ impl Codec {
         Ok(frame)
     }
 
-    /// What tells the record type from others in frames: its name and its layout in memory, the same in all programs of
-    /// one compiler that name it alike.
+    /// What tells the record type from others, also from one of its name that it was before: its name, its layout in
+    /// memory, and the names, order and kinds of its fields and variants, as its `Deserialize` asks for them. The same
+    /// in all programs of one compiler. Not for each block: it goes through the type.
     pub fn fingerprint(self) -> Digest {
-        type_fingerprint(self)
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&type_fingerprint(self));
+        hasher.update(self.schema().as_bytes());
+        *hasher.finalize().as_bytes()
     }
 
     /// The block in a frame. A mapped frame of plain records is not copied: the block reads it in place.
@@ -191,6 +195,7 @@ fn checksum(frame: &[u8]) -> Fingerprint {
         .as_bytes()
 }
 
+/// What tells the record type from others in frames, within one build: its name and its layout in memory.
 fn type_fingerprint(codec: Codec) -> Fingerprint {
     let (size, align) = codec.layout();
     let mut hasher = blake3::Hasher::new();

@@ -30,6 +30,8 @@ mod size;
 
 mod strict;
 
+mod schema;
+
 mod codec;
 
 mod block;

@@ -19,10 +19,14 @@ impl<T: Record> Dataset<T> {
     /// counts too. So when one of many input files changes, what depends on that one is computed; behind a shuffle,
     /// everything.
     ///
-    /// **What closures do, and what values they capture, cannot be seen.** The name and the version stand for them:
-    /// give another `version` whenever a closure before this point, something that it captures, or the meaning of the
-    /// record type has changed, and a name of its own to each memoized dataset. Old results of the same version would
-    /// be taken for new ones otherwise. Floats that operators sum may differ between types of machine; do not share a
+    /// The record type counts by its name, its size, and what its `Deserialize` asks for: names and order of fields and
+    /// variants, kinds of numbers, and the same of all types in it. Where it refuses what it is tried with (1, `"1"`,
+    /// nothing or one of what there may be several), the kinds of what comes after that do not count.
+    ///
+    /// **What closures do, and what values they capture, cannot be seen**, nor what a field means whose name and kind
+    /// stay. The name and the version stand for them: give another `version` whenever a closure before this point,
+    /// something that it captures, or the meaning of the record type has changed, and a name of its own to each
+    /// memoized dataset. Old results of the same version would be taken for new ones otherwise. Floats that operators sum may differ between types of machine; do not share a
     /// cache folder between them.
     ///
     /// Where a partition is not computed, closures before this point do not run: accumulators do not grow.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::*;
 use crate::batch::RecordType;
 use crate::id::DatasetId;
@@ -92,4 +94,45 @@ fn a_partition_of_a_union_has_the_key_of_what_it_reads_however_many_arms_there_a
     assert_eq!(few, many[..6], "the other arms are none of its inputs");
     let different: BTreeSet<_> = many.iter().collect();
     assert_eq!(different.len(), 21);
+}
+
+#[test]
+fn another_make_of_the_record_type_changes_the_keys() {
+    /// Those of a memoized dataset of the type, which has one name whatever it is made of.
+    macro_rules! keys_of {
+        ($record:item) => {{
+            #[derive(Clone, Serialize, Deserialize)]
+            #[allow(dead_code)]
+            $record
+            let mut graph = Graph::default();
+            let source = node(&mut graph, "live", Vec::new(), Some(Arc::new(|_| [0; 32])));
+            let memo = Some(Memoized { name: "x".into(), version: 1 });
+            let spec = NodeSpec::new("memoize", 3, vec![same(source)], Compute::Pass);
+            let last = graph.insert(NodeSpec { memo, ..spec }, RecordType::of::<Record>()).id;
+            (std::any::type_name::<Record>(), keys(&graph.lineage(last), last).unwrap())
+        }};
+    }
+    let before = keys_of!(
+        struct Record {
+            debit: u64,
+            credit: u64,
+        }
+    );
+    let after = keys_of!(
+        struct Record {
+            credit: u64,
+            debit: u64,
+        }
+    );
+    assert_eq!(before.0, after.0);
+    assert_ne!(before.1, after.1);
+    assert_eq!(
+        before,
+        keys_of!(
+            struct Record {
+                debit: u64,
+                credit: u64,
+            }
+        )
+    );
 }

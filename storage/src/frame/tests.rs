@@ -301,3 +301,51 @@ fn a_record_that_cannot_be_read_is_named_with_its_place() {
         assert!(error.contains(words), "{words}: {error}");
     }
 }
+
+#[test]
+fn fingerprints_tell_types_of_one_name_and_size_apart() {
+    macro_rules! fingerprint {
+        ($record:item) => {{
+            #[derive(Clone, Serialize, Deserialize)]
+            #[allow(dead_code)]
+            $record(std::any::type_name::<Record>(), Codec::of::<Record>().fingerprint())
+        }};
+    }
+    let (before, after) = (
+        fingerprint!(
+            struct Record(i32);
+        ),
+        fingerprint!(
+            struct Record(u32);
+        ),
+    );
+    assert_eq!(before.0, after.0);
+    assert_ne!(before.1, after.1);
+    let (before, after) = (
+        fingerprint!(
+            enum Record {
+                Spam,
+                Ham,
+            }
+        ),
+        fingerprint!(
+            enum Record {
+                Ham,
+                Spam,
+            }
+        ),
+    );
+    assert_eq!(before.0, after.0);
+    assert_ne!(before.1, after.1);
+    assert_eq!(
+        after.1,
+        fingerprint!(
+            enum Record {
+                Ham,
+                Spam,
+            }
+        )
+        .1,
+        "another that is the same"
+    );
+}

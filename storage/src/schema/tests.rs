@@ -1,0 +1,129 @@
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::*;
+
+/// Schemas of two types that are both called `Record`, written one after the other.
+macro_rules! schemas {
+    ({$($first:item)+} {$($second:item)+}) => {{
+        let first = {
+            $(#[derive(Deserialize)] $first)+
+            schema::<Record>()
+        };
+        let second = {
+            $(#[derive(Deserialize)] $second)+
+            schema::<Record>()
+        };
+        (first, second)
+    }};
+}
+
+#[test]
+fn another_order_of_fields_or_variants_and_another_kind_of_number_are_other_schemas() {
+    let (first, second) =
+        schemas!({ struct Record { debit: u64, credit: u64 } } { struct Record { credit: u64, debit: u64 } });
+    assert_ne!(first, second);
+    let (first, second) = schemas!({ struct Record { delta: i32 } } { struct Record { delta: u32 } });
+    assert_ne!(first, second);
+    let (first, second) = schemas!({ enum Record { Spam, Ham } } { enum Record { Ham, Spam } });
+    assert_ne!(first, second);
+    let (first, second) = schemas!({ struct Record { at: u8 } } { struct Record { at: u8 } });
+    assert_eq!(first, second, "written twice, and the same");
+}
+
+#[test]
+fn what_lies_behind_options_sequences_maps_and_variants_counts() {
+    let (first, second) = schemas!(
+        { struct Record { all: Vec<Option<BTreeMap<u8, Inner>>> } enum Inner { None, Some { a: (u8, i16) } } }
+        { struct Record { all: Vec<Option<BTreeMap<u8, Inner>>> } enum Inner { None, Some { a: (u8, u16) } } }
+    );
+    assert_ne!(first, second);
+    let (first, second) = schemas!(
+        { struct Record { one: Inner, two: Option<Inner>, last: f32 } enum Inner { A, B(u8) } }
+        { struct Record { one: Inner, two: Option<Inner>, last: f64 } enum Inner { A, B(u8) } }
+    );
+    assert_ne!(first, second);
+}
+
+#[test]
+fn of_types_that_hold_themselves_each_part_is_seen() {
+    let (first, second) = schemas!(
+        { enum Record { Sum(Box<Pair>), Leaf(i8) } struct Pair { left: Record, right: Record, sign: i32 } }
+        { enum Record { Sum(Box<Pair>), Leaf(i8) } struct Pair { left: Record, right: Record, sign: u32 } }
+    );
+    assert_ne!(first, second, "a pair is behind what it holds");
+    let (first, second) = schemas!(
+        { struct Record { parts: Vec<Record>, next: Option<Box<Record>>, tail: i64 } }
+        { struct Record { parts: Vec<Record>, next: Option<Box<Record>>, tail: u64 } }
+    );
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_generic_type_in_itself_is_not_taken_for_one_that_holds_itself() {
+    let (first, second) = schemas!(
+        { struct Record { held: Held<Held<i32>> } struct Held<T> { it: T } }
+        { struct Record { held: Held<Held<u32>> } struct Held<T> { it: T } }
+    );
+    assert_ne!(first, second);
+}
+
+/// Text that is never right.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Day;
+
+impl TryFrom<String> for Day {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Err(text)
+    }
+}
+
+#[test]
+fn what_a_type_has_asked_for_before_it_refuses_counts() {
+    let (first, second) = schemas!(
+        { struct Record { a: i8, day: Day, b: i8 } }
+        { struct Record { a: u8, day: Day, b: i8 } }
+    );
+    assert_ne!(first, second);
+    let (first, second) = schemas!(
+        { struct Record { count: NonZeroU32, after: Duration, last: i8 } }
+        { struct Record { count: NonZeroU32, after: Duration, last: u8 } }
+    );
+    assert_ne!(first, second, "none of these refuses");
+}
+
+#[test]
+fn a_schema_is_the_same_each_time_and_reads_as_what_it_is() {
+    #[derive(Deserialize)]
+    struct Record {
+        word: String,
+        counts: HashMap<u16, Option<f32>>,
+        tail: Tail,
+    }
+    #[derive(Deserialize)]
+    enum Tail {
+        Nothing,
+        More(Box<Record>),
+    }
+    let wanted = r#"0: 1 Record ["word", "counts", "tail"]
+1.counts: map
+1.counts.each.0: u16
+1.counts.each.1: option
+1.counts.each.1.some: f32
+1.tail: 2 Tail ["Nothing", "More"]
+1.word: text
+2.More: newtype
+2.More.0: 1 Record ["word", "counts", "tail"]
+2.Nothing: unit
+"#;
+    assert_eq!(schema::<Record>(), wanted);
+    assert_eq!(schema::<Record>(), wanted);
+}
