@@ -16,9 +16,14 @@
 //! Numbers are little-endian. Nothing is believed before the checksum is right, and every length is bounded by the
 //! bytes that are there. The checksum finds damage, not an attacker.
 
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::block::Block;
@@ -206,8 +211,8 @@ fn type_fingerprint(codec: Codec) -> Fingerprint {
     *hasher.finalize().as_bytes()
 }
 
-/// BLAKE3 of the running program's file, the same in all processes of one build: frames of memory images are only for
-/// them, and only they make a cluster.
+/// BLAKE3 of the running program's file, and of the file with this library if that is another, the same in all
+/// processes of one build: frames of memory images are only for them, and only they make a cluster.
 pub fn program_fingerprint() -> Digest {
     static FINGERPRINT: OnceLock<Fingerprint> = OnceLock::new();
     *FINGERPRINT.get_or_init(|| {
@@ -219,6 +224,9 @@ pub fn program_fingerprint() -> Digest {
 fn executable_hash() -> io::Result<Fingerprint> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(open_executable()?)?;
+    if let Some(library) = other_file_of_this_library()? {
+        hasher.update_reader(File::open(library)?)?;
+    }
     Ok(*hasher.finalize().as_bytes())
 }
 
@@ -231,6 +239,35 @@ fn open_executable() -> io::Result<File> {
 #[cfg(not(target_os = "linux"))]
 fn open_executable() -> io::Result<File> {
     File::open(std::env::current_exe()?)
+}
+
+/// The file that this library was loaded from, if the running program's is another: a loader that was told to run the
+/// program, or an interpreter that has loaded it. One that was replaced since has a name that cannot be opened.
+#[cfg(target_os = "linux")]
+fn other_file_of_this_library() -> io::Result<Option<PathBuf>> {
+    let here = program_fingerprint as fn() -> Digest as usize;
+    let maps = std::fs::read("/proc/self/maps")?;
+    let file = file_at(&maps, here).map(|name| PathBuf::from(OsStr::from_bytes(name)));
+    let executable = std::fs::read_link("/proc/self/exe")?;
+    Ok(file.filter(|file| *file != executable))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn other_file_of_this_library() -> io::Result<Option<PathBuf>> {
+    Ok(None)
+}
+
+/// Of lines as `55d0-55f0 r-xp 00000000 08:01 1234    /usr/bin/program` the file that lies at an address.
+#[cfg(target_os = "linux")]
+fn file_at(maps: &[u8], address: usize) -> Option<&[u8]> {
+    maps.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.splitn(6, |byte| *byte == b' ');
+        let range = str::from_utf8(fields.next()?).ok()?;
+        let (start, end) = range.split_once('-')?;
+        let at = |text| usize::from_str_radix(text, 16).ok();
+        let name = fields.nth(4)?.trim_ascii_start();
+        ((at(start)?..at(end)?).contains(&address) && name.starts_with(b"/")).then_some(name)
+    })
 }
 
 #[cfg(test)]

@@ -349,3 +349,51 @@ fn fingerprints_tell_types_of_one_name_and_size_apart() {
         "another that is the same"
     );
 }
+
+/// Says in a process of its own, which a loader has started, what the program is.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_that_a_loader_runs_is_not_taken_for_the_loader() {
+    const SAY: &str = "DISTDL_SAY_FINGERPRINT";
+    let shown = |fingerprint: &Digest| blake3::Hash::from_bytes(*fingerprint).to_hex().to_string();
+    if std::env::var_os(SAY).is_some() {
+        println!("fingerprint {}.", shown(&program_fingerprint()));
+        return;
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut files = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let Some(loader) = files.find(|file| file.rsplit('/').next().is_some_and(|name| name.starts_with("ld-"))) else {
+        return; // linked into one file
+    };
+    let name = "frame::tests::a_program_that_a_loader_runs_is_not_taken_for_the_loader";
+    let mut program = std::process::Command::new(loader);
+    program
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"]);
+    let output = program.env(SAY, "yes").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("fingerprint "),
+        "{said} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let loader = *blake3::hash(&std::fs::read(loader).unwrap()).as_bytes();
+    assert!(!said.contains(&shown(&loader)), "this is the loader");
+    let program = *blake3::hash(&std::fs::read(std::env::current_exe().unwrap()).unwrap()).as_bytes();
+    assert_eq!(
+        program_fingerprint(),
+        program,
+        "the program's file alone where nothing else has loaded it"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_is_found_by_an_address_in_it() {
+    let maps = b"1000-2000 r--p 00000000 08:01 12   /lib/one\n2000-3000 r-xp 00001000 08:01 13   /a b/two (deleted)\n\
+                 3000-4000 rw-p 00000000 00:00 0 \n5000-6000 rw-p 00000000 00:00 0   [heap]\n";
+    let found = |address| file_at(maps, address).map(|name| str::from_utf8(name).unwrap());
+    assert_eq!(found(0x1fff), Some("/lib/one"));
+    assert_eq!(found(0x2000), Some("/a b/two (deleted)"));
+    assert_eq!([found(0x3000), found(0x5000), found(0x4000), found(0)], [None; 4]);
+}
