@@ -25,7 +25,7 @@ impl<T: Record> Dataset<T> {
     ///
     /// **A later run** of the same program that comes to the same computation finds it and computes nothing: the same
     /// program file, operators, places in the driver program, and contents of sources, and as many checkpoints of them
-    /// at this `url` before. What closures have captured cannot be seen: **use another `url` when the program is given
+    /// at this `url` before. Of an outside program counts what [`pipe`](Self::pipe) says. What closures have captured cannot be seen: **use another `url` when the program is given
     /// other arguments.** What a source holds that does not tell is computed again in every run; and so is what comes
     /// at this `url` of the same computation after a checkpoint that has failed, since that may be the same one or the
     /// next. Old checkpoints stay until their folder is removed.

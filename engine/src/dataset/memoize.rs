@@ -23,6 +23,8 @@ impl<T: Record> Dataset<T> {
     /// variants, kinds of numbers, and the same of all types in it. Where it refuses what it is tried with (1, `"1"`,
     /// nothing or one of what there may be several), the kinds of what comes after that do not count.
     ///
+    /// Of an outside program counts what [`pipe`](Self::pipe) says.
+    ///
     /// **What closures do, and what values they capture, cannot be seen**, nor what a field means whose name and kind
     /// stay. The name and the version stand for them: give another `version` whenever a closure before this point,
     /// something that it captures, or the meaning of the record type has changed, and a name of its own to each

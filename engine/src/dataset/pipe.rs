@@ -6,6 +6,8 @@
 //! now and then whether the program is still wanted, and once the output is at its end, whether the program has ended:
 //! what it has left behind may hold its input open, and never read it.
 
+mod files;
+
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead, BufReader, Read, Write as _};
@@ -63,6 +65,11 @@ impl<T: Record + Display> Dataset<T> {
     /// reads that, and is else not waited for: what does not read some KiB in 5 seconds is ended with the program's
     /// process group.
     ///
+    /// To [`memoize`](Self::memoize) and [`checkpoint`](Self::checkpoint) the words of the command count, and what the
+    /// files hold that they are paths of, as they are when `pipe` is called: the program's if its name has a `/`, and
+    /// arguments', such as scripts and lists of words; of files beyond 64 MiB the first 64 MiB and the length. A program
+    /// that `PATH` finds does not count, nor do folders, what a program reads besides, or files in the text of a shell.
+    ///
     /// ```
     /// # use distdl_engine::{Config, Context};
     /// # let context = Context::new(Config::default())?;
@@ -107,7 +114,7 @@ impl<T: Record + Display> Dataset<T> {
         let mut spec = NodeSpec::new("pipe", self.partitions(), self.narrow_dependency(), compute);
         spec.remark = command.join(" ");
         // Not agreed on: a path may be each host's own.
-        spec.parameters = format!("{command:?}");
+        spec.parameters = format!("{command:?} {:?}", files::named(&command));
         spec.build(self.context())
     }
 }
