@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use distdl_storage::object::place;
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockStore, Digest, Memo, Record, StoreFigures, StoreOptions, Unpoisoned};
 
@@ -402,9 +403,7 @@ impl Context {
     /// How many checkpoints of one computation were asked for at `url` before; none once one of them has failed.
     pub(crate) fn next_checkpoint(&self, url: &str, computation: Digest) -> Option<u64> {
         let mut checkpoints = self.inner.checkpoints.lock().unpoisoned();
-        let next = checkpoints
-            .entry((url.to_owned(), computation))
-            .or_insert(Ordinal(Some(0)));
+        let next = checkpoints.entry((place(url), computation)).or_insert(Ordinal(Some(0)));
         let ordinal = next.0?;
         next.0 = Some(ordinal + 1);
         Some(ordinal)
@@ -416,7 +415,7 @@ impl Context {
             .checkpoints
             .lock()
             .unpoisoned()
-            .insert((url.to_owned(), computation), Ordinal(None));
+            .insert((place(url), computation), Ordinal(None));
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 pub(crate) use self::location::Cloud;
 pub(crate) use self::location::Location;
+pub use self::location::place;
 pub(crate) use self::shown::all_shown;
 pub use self::shown::shown;
 

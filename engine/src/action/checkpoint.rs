@@ -30,6 +30,10 @@ impl<T: Record> Dataset<T> {
     /// at this `url` of the same computation after a checkpoint that has failed, since that may be the same one or the
     /// next. Old checkpoints stay until their folder is removed.
     ///
+    /// Another context counts anew, also in the same process: **of two contexts that write the same computation to one
+    /// `url` at the same place of the program, the second takes what the first has written**, whatever the closures of
+    /// each have captured. Give each a `url` of its own.
+    ///
     /// Partitions whose files are gone or cut short when this is called are computed again, and so is all if the
     /// manifest is damaged. Any other damage is found when a partition is read, and is an error.
     ///

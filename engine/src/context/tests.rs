@@ -376,3 +376,15 @@ fn what_is_known_of_copies_goes_with_their_dataset() {
     });
     assert_eq!(run.unwrap().results, [(1, 0), (1, 0)]);
 }
+
+#[test]
+fn rounds_at_one_place_by_several_names_do_not_take_each_others_results() {
+    let (context, folder) = (context(1, 8, Transport::Pointers), tempfile::tempdir().unwrap());
+    let numbers = context.range(0..10, 2);
+    let sums = ["c", "./c", "c/", "../here/c"].iter().zip(1..).map(|(name, factor)| {
+        let url = format!("{}/here/{name}", folder.path().display());
+        let kept = numbers.map(move |x| x * factor).checkpoint(&url).unwrap();
+        kept.reduce(|left, right| left + right).unwrap().unwrap()
+    });
+    assert_eq!(sums.collect::<Vec<u64>>(), [45, 90, 135, 180]);
+}

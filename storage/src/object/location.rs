@@ -1,5 +1,7 @@
 //! Names as users write them: which store each belongs to.
 
+use std::path::{Path, PathBuf};
+
 use object_store::path::Path as ObjectPath;
 use url::Url;
 
@@ -71,6 +73,28 @@ impl Location {
             )),
         }
     }
+}
+
+/// One text for all names of the same place, as far as that can be told without asking servers: for comparisons only.
+pub fn place(url: &str) -> String {
+    match Location::parse(url) {
+        Ok(Location::Local(path)) => local_place(Path::new(&path)),
+        Ok(location) => format!("{location:?}"),
+        Err(_) => url.to_owned(),
+    }
+}
+
+/// Without links, `.` and `..`, where what comes before them exists.
+fn local_place(path: &Path) -> String {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut ancestors = whole.ancestors();
+    let known = ancestors.find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+    let place = match known {
+        Some((ancestor, real)) => real.join(whole.strip_prefix(ancestor).unwrap_or(&whole)),
+        None => whole,
+    };
+    // Through its components, of which a trailing `/` is none.
+    format!("{:?}", place.components().collect::<PathBuf>())
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -232,5 +256,25 @@ mod tests {
             let message = Location::parse(url).unwrap_err().to_string();
             assert!(message.contains(words), "{url}: {message}");
         }
+    }
+
+    #[test]
+    fn names_of_one_place_are_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().to_str().unwrap();
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+        let of = |end: &str| place(&format!("{base}/{end}"));
+        let one = of("real/x");
+        for other in ["./real//x", "real/x/", "real/./x/.", "link/x", "link/../real/x"] {
+            assert_eq!(of(other), one, "{other}");
+        }
+        assert_eq!(place(&format!("file://{base}/real/x")), one);
+        std::fs::create_dir(folder.path().join("real/x")).unwrap();
+        assert_eq!(of("link/x"), one, "nor by being made");
+        assert_ne!(of("real/y"), one);
+        assert_eq!(place("s3://bucket/a/"), place("s3://bucket/a"));
+        assert_ne!(place("s3://bucket/a"), place("s3://bucket/b"));
+        assert_eq!(place("odd://a"), "odd://a");
     }
 }

@@ -61,8 +61,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(at("words"), "x").unwrap();
-        let words = [String::from("grep"), at("absent"), at(""), "/dev/null".into(), at("words")];
-        assert_eq!(named(&words).iter().map(|(word, _)| word).collect::<Vec<_>>(), [&words[4]]);
+        let words = [
+            String::from("grep"),
+            at("absent"),
+            at(""),
+            "/dev/null".into(),
+            at("words"),
+        ];
+        assert_eq!(
+            named(&words).iter().map(|(word, _)| word).collect::<Vec<_>>(),
+            [&words[4]]
+        );
         let digest = |bytes_max| contents(Path::new(&words[4]), bytes_max).unwrap();
         assert_eq!(digest(1), digest(2));
         let long = digest(1);
