@@ -25,10 +25,12 @@ impl<T: Record> Dataset<T> {
     ///
     /// **A later run** of the same program that comes to the same computation finds it and computes nothing: the same
     /// program file, operators, places in the driver program, and contents of sources, and as many checkpoints of them
-    /// at this `url` before. Of an outside program counts what [`pipe`](Self::pipe) says. What closures have captured cannot be seen: **use another `url` when the program is given
-    /// other arguments.** What a source holds that does not tell is computed again in every run; and so is what comes
-    /// at this `url` of the same computation after a checkpoint that has failed, since that may be the same one or the
-    /// next. Old checkpoints stay until their folder is removed.
+    /// at this `url` before. Local files count by path, length and the time of their last change, remote objects by the
+    /// version that their server names. Of an outside program counts what [`pipe`](Self::pipe) says. What closures have
+    /// captured cannot be seen: **use another `url` when the program is given other arguments.** What a source holds
+    /// that does not tell is computed again in every run; and so is what comes at this `url` of the same computation
+    /// after a checkpoint that has failed, since that may be the same one or the next. Old checkpoints stay until their
+    /// folder is removed.
     ///
     /// Another context counts anew, also in the same process: **of two contexts that write the same computation to one
     /// `url` at the same place of the program, the second takes what the first has written**, whatever the closures of
