@@ -67,6 +67,19 @@ pub enum EngineError {
         #[serde(serialize_with = "storage_as_text", deserialize_with = "storage_from_text")]
         StorageError,
     ),
+    /// What an operator keeps, or has no memory for, finds no room on disk either, or a block none in its tier.
+    #[error("`{operator}` (declared at {site}), partition {partition}: {error}")]
+    NoRoom {
+        /// Operator whose records these are.
+        operator: String,
+        /// Source position of the operator in the driver program.
+        site: String,
+        /// 0-based partition that was being computed.
+        partition: usize,
+        /// What is full, and the setting.
+        #[serde(serialize_with = "storage_as_text", deserialize_with = "storage_from_text")]
+        error: Box<StorageError>,
+    },
     /// A GPU must compute, and none can.
     #[error("`device.gpu` is `on`, but {0}; {remedy}, or set `device.gpu` to `auto` or `off`", remedy = .0.remedy())]
     Device(#[from] NoGpu),
@@ -249,9 +262,11 @@ fn storage_as_text<S: Serializer>(error: &StorageError, serializer: S) -> std::r
     serializer.serialize_str(&error.to_string())
 }
 
-fn storage_from_text<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<StorageError, D::Error> {
+fn storage_from_text<'de, D: Deserializer<'de>, E: From<StorageError>>(
+    deserializer: D,
+) -> std::result::Result<E, D::Error> {
     let message = String::deserialize(deserializer)?;
-    Ok(StorageError::Elsewhere { message })
+    Ok(StorageError::Elsewhere { message }.into())
 }
 
 /// The text of a panic that was caught.

@@ -166,15 +166,19 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     let id = node.id.block(partition);
     let (resources, level) = (&context.resources, node.level());
     let store = &resources.store;
+    let no_room = |error: StorageError| titled(node, partition, error.into());
     let kept = match level {
-        Some(level) if node.memo.is_some() => resources.retry_after_eviction(|| store.remember(id, &block, level))?,
+        Some(level) if node.memo.is_some() => {
+            let kept = resources.retry_after_eviction(|| store.remember(id, &block, level));
+            kept.map_err(no_room)?
+        }
         Some(level) => match resources.retry_after_eviction(|| store.put(id, &block, level)) {
             // It need not be kept, and the disk is full for those that would have to make room for it.
             Err(error) if matches!(level, Level::Memory | Level::Memory2) => {
                 tracing::warn!(block = %id, operator = node.operator, "a block is not kept: {error}");
                 false
             }
-            kept => kept?,
+            kept => kept.map_err(no_room)?,
         },
         None => false,
     };
@@ -232,7 +236,7 @@ fn compute(
             let stream = function(context, partition, inputs);
             // Also after a loss: the task goes on with another program.
             context.at(outside);
-            let stream = stream.map_err(|error| titled(node, error))?;
+            let stream = stream.map_err(|error| titled(node, partition, error))?;
             let stream = Attributed {
                 context: context.clone(),
                 node: Arc::clone(node),
@@ -349,9 +353,18 @@ impl Iterator for Fused {
     }
 }
 
-/// An error that an operator made itself shows the name of its dataset.
-pub(crate) fn titled(node: &Node, error: TaskError) -> TaskError {
+/// An error that an operator made itself shows the name of its dataset, and one for want of room whose it is.
+pub(crate) fn titled(node: &Node, partition: usize, error: TaskError) -> TaskError {
     match error {
+        TaskError::Failed(EngineError::Storage(
+            error @ (StorageError::OverBudget { .. } | StorageError::DiskFull { .. }),
+        )) => EngineError::NoRoom {
+            operator: node.title(),
+            site: node.site.to_string(),
+            partition,
+            error: Box::new(error),
+        }
+        .into(),
         TaskError::Failed(EngineError::Operator {
             operator,
             site,
@@ -403,6 +416,6 @@ impl Iterator for Attributed {
         if batch.is_none() {
             self.context.end(self.position);
         }
-        batch.map(|batch| batch.map_err(|error| titled(&self.node, error)))
+        batch.map(|batch| batch.map_err(|error| titled(&self.node, self.position.origin.partition, error)))
     }
 }

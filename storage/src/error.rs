@@ -26,7 +26,9 @@ pub enum StorageError {
         source: Arc<io::Error>,
     },
     /// The file system is full, or its quota is used up.
-    #[error("the disk is full: {needed_bytes} bytes needed in {path}; free space there or choose another folder")]
+    #[error(
+        "the disk is full: {needed_bytes} bytes needed in {path}; free space there, or choose another folder (`spill_folder`; of the cache `cache`)"
+    )]
     DiskFull {
         /// The folder on the full disk.
         path: PathBuf,
@@ -58,7 +60,10 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// The tier's limit leaves no room.
-    #[error("{needed_bytes} bytes do not fit into the {tier} tier, limited to {bytes_max} bytes; raise the limit")]
+    #[error(
+        "{needed_bytes} bytes do not fit into the {tier} tier, limited to {bytes_max} bytes; raise {}",
+        setting_of(.tier)
+    )]
     OverBudget {
         /// Name of the tier.
         tier: String,
@@ -166,6 +171,17 @@ pub enum StorageError {
     /// A file or remote object that is input or output failed.
     #[error(transparent)]
     Object(#[from] ObjectError),
+}
+
+/// What sets the limit of a tier of that name.
+fn setting_of(tier: &str) -> &'static str {
+    match tier {
+        "memory" => "`memory`",
+        "disk" => "`disk`",
+        "cache" => "`cache_size`",
+        "folder of computed blocks" => "`memo_size`",
+        _ => "the limit",
+    }
 }
 
 impl StorageError {

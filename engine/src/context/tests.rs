@@ -388,3 +388,25 @@ fn rounds_at_one_place_by_several_names_do_not_take_each_others_results() {
     });
     assert_eq!(sums.collect::<Vec<u64>>(), [45, 90, 135, 180]);
 }
+
+#[test]
+fn what_finds_no_room_on_disk_names_operator_place_partition_and_setting() {
+    let config = Config::default().with_threads(1).with_memory_bytes_max(0);
+    let context = Context::new(config.with_disk_bytes_max(1000)).unwrap();
+    let numbers = context.range(0..3000, 3);
+    let (spilled, kept) = (
+        numbers.map(|x| (x, x)).sort_by_key(),
+        numbers.map(|x| x + 1).persist(Level::Disk),
+    );
+    for (error, operator) in [(spilled.count(), "sort_by_key"), (kept.count(), "map")] {
+        let error = error.unwrap_err();
+        assert!(matches!(error, EngineError::NoRoom { .. }), "{error:?}");
+        let text = error.to_string();
+        let begins = format!("`{operator}` (declared at engine/src/context/tests.rs:");
+        assert!(text.starts_with(&begins) && text.contains("), partition 0: "), "{text}");
+        assert!(
+            text.ends_with("do not fit into the disk tier, limited to 1000 bytes; raise `disk`"),
+            "{text}"
+        );
+    }
+}

@@ -190,7 +190,7 @@ proptest! {
         for count in wide {
             match count {
                 Ok(count) => prop_assert_eq!(count, 60_000),
-                Err(EngineError::Storage(error)) => {
+                Err(error @ (EngineError::NoRoom { .. } | EngineError::Storage(_))) => {
                     prop_assert!(disk_bytes_max < 2_000_000 && error.to_string().contains("disk"), "{}", error);
                 }
                 Err(error) => prop_assert!(false, "{}", error),

@@ -106,8 +106,8 @@ impl Running {
             None => self.writer.finish(&mut emit),
         };
         let child = tasks.job.lineage.node(self.child);
-        written.map_err(|error| titled(child, error))?;
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        written.map_err(|error| titled(child, partition, error))?;
+        failure.map_or(Ok(()), |error| Err(titled(child, partition, error.into())))
     }
 }
 
