@@ -298,8 +298,8 @@ impl<T: Record> Dataset<T> {
     /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it. An action that reads
     /// them at that time computes them again. Returns the dataset itself.
     ///
-    /// An action looks at all of the lineage behind it, also behind blocks: a program of hundreds of rounds, each derived
-    /// from the one before, sets `cut_lineage_every`.
+    /// An action looks at all of the lineage behind it, also behind blocks: a program of hundreds of rounds, each
+    /// derived from the one before, sets `cut_lineage_every`.
     pub fn unpersist(&self) -> &Dataset<T> {
         self.context().unpersist(self.node());
         self

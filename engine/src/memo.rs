@@ -1,8 +1,8 @@
 //! Keys of computations: what the blocks of a memoized dataset are remembered under.
 //!
 //! A key is a hash of the name and version that the program gives, the record type with its schema, and all that is
-//! known of the inputs: for each partition the partitions that it depends on, down to what sources say of their contents. Closures
-//! cannot be told apart; the name and the version stand for them.
+//! known of the inputs: for each partition the partitions that it depends on, down to what sources say of their
+//! contents. Closures cannot be told apart; the name and the version stand for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};

@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// `serde_json::Value`, are written and are an error when they are read back. All of these errors name the type, the
 /// record and what to do. `rename`, `skip`, `transparent` and `with` work.
 ///
-/// A function over any dataset takes `T: Record`. What borrows is no record: `&str` wants `map(str::to_owned)` before it
-/// comes into a dataset. serde knows arrays of up to 32 elements; longer ones are a `Vec`.
+/// A function over any dataset takes `T: Record`. What borrows is no record: `&str` wants `map(str::to_owned)` before
+/// it comes into a dataset. serde knows arrays of up to 32 elements; longer ones are a `Vec`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no record of a dataset",
     label = "cannot be a record",

@@ -162,8 +162,7 @@ impl Chaos {
     fn plan(&self, takes: impl Fn(Target) -> bool) -> ChaosPlan {
         let own = self.planned.iter().filter(|planned| takes(planned.target));
         let armed = own.map(|planned| Armed {
-            fault: planned.fault,
-            point: planned.point,
+            planned: *planned,
             fired: AtomicBool::new(false),
         });
         ChaosPlan(armed.collect())
@@ -288,8 +287,7 @@ pub(crate) struct ChaosPlan(Vec<Armed>);
 
 #[derive(Debug)]
 struct Armed {
-    fault: Fault,
-    point: Point,
+    planned: Planned,
     fired: AtomicBool,
 }
 
@@ -302,8 +300,22 @@ impl ChaosPlan {
 
     #[cold]
     fn due(&self, now: Point) -> Option<Fault> {
-        let due = |armed: &&Armed| armed.point.reached_by(now) && !armed.fired.swap(true, Ordering::Relaxed);
-        self.0.iter().find(due).map(|armed| armed.fault)
+        let due = |armed: &&Armed| armed.planned.point.reached_by(now) && !armed.fired.swap(true, Ordering::Relaxed);
+        self.0.iter().find(due).map(|armed| armed.planned.fault)
+    }
+
+    /// The process ends well: who counts on a fault hears of it if it has not happened.
+    pub(crate) fn end(&self) {
+        for fault in self.outstanding() {
+            tracing::warn!(
+                "`{fault}` of `chaos` has not happened: the program came to its end before (blocks are kept of what is persisted; every job of several processes has frames and reports)"
+            );
+        }
+    }
+
+    fn outstanding(&self) -> impl Iterator<Item = Planned> + '_ {
+        let waiting = self.0.iter().filter(|armed| !armed.fired.load(Ordering::Relaxed));
+        waiting.map(|armed| armed.planned)
     }
 }
 
@@ -447,6 +459,11 @@ mod tests {
         let slow = Chaos::parse("slow=thread:1@times:10,kill=worker:0@step:1").unwrap();
         assert_eq!(slow.slowed().collect::<Vec<_>>(), [(1, 10)]);
         assert_eq!(chaos.slowed().count(), 0);
+        assert_eq!(plan.outstanding().count(), 0);
+        let early = chaos.plan_for_slot(1, 0);
+        early.fires(Point::Step(20));
+        let outstanding: Vec<_> = early.outstanding().map(|planned| planned.to_string()).collect();
+        assert_eq!(outstanding, ["kill=worker:1@step:37", "stop=worker:1@block:5"]);
         assert!(chaos.plan_for_slot(1, 1).0.is_empty() && chaos.plan_for_slot(2, 0).0.is_empty());
         assert_eq!(chaos.plan_for_name_node().fires(Point::Step(4)), Some(Fault::Stop));
     }

@@ -169,7 +169,8 @@ impl Journal {
     }
 
     /// Appends an entry. An answer is on the disk when this returns, and that all is over; other entries are with the
-    /// operating system. Of a temporary log only answers are ever read, so it has nothing else, and need not outlive the machine.
+    /// operating system. Of a temporary log only answers are ever read, so it has nothing else, and need not outlive
+    /// the machine.
     ///
     /// # Errors
     /// [`JournalError`] if the entry is too large, the log is full or the disk refuses; the log is then as it was.

@@ -402,7 +402,12 @@ impl Member {
     /// it: one that is gone is looked for. Returns whether this process was a member until now, and its error was
     /// heard.
     pub(crate) fn leave(&self, error: Option<String>) -> bool {
-        self.shared.take_leave(&Report::Leave { error })
+        let is_well = error.is_none();
+        let was_member = self.shared.take_leave(&Report::Leave { error });
+        if is_well && was_member {
+            self.shared.chaos.end();
+        }
+        was_member
     }
 
     /// Whether the name node has started this process, and shows what it prints.

@@ -31,12 +31,13 @@ use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
 use super::identity::MemberId;
 use super::journal::{JournalQuota, LogEntry};
-use super::protocol::{Generation, Head, Inventory, LoopState, Order, Outcome, Peer, Report, Work};
+use super::protocol::{Generation, Head, Inventory, LoopState, Order, Peer, Report, Work};
 use crate::error::EngineError;
 
 mod action;
 mod cache_directory;
 mod generation;
+mod limits;
 mod placing;
 mod membership;
 mod restart;
@@ -47,12 +48,11 @@ mod tests;
 
 use action::Action;
 use cache_directory::CacheDirectory;
+use generation::Absence;
+use limits::within_limits;
 use membership::{Newcomer, Strikes};
 use placing::Moves;
 use slot::Slots;
-
-/// Runs of partitions and versions that one report may list.
-const LISTED_MAX: usize = 1 << 22;
 
 /// Who has not come for so long is asked for.
 const WAITS_SILENTLY: Duration = Duration::from_secs(5);
@@ -261,13 +261,6 @@ struct Round {
     failed: BTreeMap<usize, EngineError>,
     /// Tasks that members ended in it, and how long they were busy with them, in microseconds.
     tasks: BTreeMap<MemberId, (u64, u64)>,
-}
-
-#[derive(Debug)]
-struct Absence {
-    since: Duration,
-    /// How often it was told of.
-    told: u32,
 }
 
 #[derive(Debug)]
@@ -484,33 +477,4 @@ impl NameNode {
         let since = self.now.saturating_sub(self.loss.as_ref()?.at);
         u64::try_from(since.as_micros()).ok()
     }
-}
-
-fn within_limits(report: &Report) -> Result<(), String> {
-    let listed = |held: &Inventory| held.values().map(|partitions| partitions.runs() + 1).sum::<usize>();
-    let versions = |state: &LoopState| {
-        let shards = state.shards.iter().map(|(_, versions)| versions.len() + 1);
-        shards.sum::<usize>() + state.versions.len() + state.origins.rounds()
-    };
-    let count = match report {
-        Report::Arrive { held, state, .. } => listed(held) + versions(state),
-        Report::Ended {
-            held,
-            outcome: Outcome::Looped { state, .. },
-            ..
-        } => listed(held) + versions(state),
-        Report::Ended { held, .. } => listed(held),
-        Report::Seek { tried, .. } => tried.len(),
-        Report::CacheFilter { filter } if filter.len() > cache_directory::FILTER_BYTES_MAX => {
-            return Err(format!(
-                "its filter has {} bytes, more than the {} allowed",
-                filter.len(),
-                cache_directory::FILTER_BYTES_MAX
-            ));
-        }
-        Report::Notices { said } => return crate::notices::check(said),
-        _ => 0,
-    };
-    let fault = || format!("it reported {count} runs of partitions and versions, more than the {LISTED_MAX} allowed");
-    (count <= LISTED_MAX).then_some(()).ok_or_else(fault)
 }

@@ -389,7 +389,11 @@ impl Machine {
                     }
                     (self.notes)(event);
                 }
-                Effect::Finish { error } => return Some(error.map_or(Ok(()), Err)),
+                Effect::Finish { error: Some(error) } => return Some(Err(error)),
+                Effect::Finish { error: None } => {
+                    self.chaos.end();
+                    return Some(Ok(()));
+                }
             }
         }
         None

@@ -28,8 +28,8 @@ impl<T: Record> Dataset<T> {
     /// **What closures do, and what values they capture, cannot be seen**, nor what a field means whose name and kind
     /// stay. The name and the version stand for them: give another `version` whenever a closure before this point,
     /// something that it captures, or the meaning of the record type has changed, and a name of its own to each
-    /// memoized dataset. Old results of the same version would be taken for new ones otherwise. Floats that operators sum may differ between types of machine; do not share a
-    /// cache folder between them.
+    /// memoized dataset. Old results of the same version would be taken for new ones otherwise. Floats that operators
+    /// sum may differ between types of machine; do not share a cache folder between them.
     ///
     /// Where a partition is not computed, closures before this point do not run: accumulators do not grow.
     ///

@@ -67,8 +67,9 @@ impl<T: Record + Display> Dataset<T> {
     ///
     /// To [`memoize`](Self::memoize) and [`checkpoint`](Self::checkpoint) the words of the command count, and what the
     /// files hold that they are paths of, as they are when `pipe` is called: the program's if its name has a `/`, and
-    /// arguments', such as scripts and lists of words; of files beyond 64 MiB the first 64 MiB and the length. A program
-    /// that `PATH` finds does not count, nor do folders, what a program reads besides, or files in the text of a shell.
+    /// arguments', such as scripts and lists of words; of files beyond 64 MiB the first 64 MiB and the length. A
+    /// program that `PATH` finds does not count, nor do folders, what a program reads besides, or files in the text of
+    /// a shell.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

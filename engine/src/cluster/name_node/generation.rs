@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Absence, Action, NameNode, Round, WAITS_SILENTLY};
+use super::{Action, NameNode, Round, WAITS_SILENTLY};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
@@ -13,6 +13,14 @@ use crate::error::EngineError;
 
 /// Who does not come to an action for so long is told of, and again each time that this has doubled.
 const BEHIND: Duration = Duration::from_secs(30);
+
+/// That members do not come to the action that others wait at.
+#[derive(Debug)]
+pub(super) struct Absence {
+    since: Duration,
+    /// How often it was told of.
+    told: u32,
+}
 
 impl Absence {
     /// When it is to be told of.

@@ -24,6 +24,7 @@ mod rounds;
 mod waiting;
 mod world;
 
+use limits::LISTED_MAX;
 use process::Step;
 use world::World;
 
