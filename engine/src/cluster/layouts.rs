@@ -314,7 +314,7 @@ fn what_processes_say_to_each_other_is_of_this_version_of_the_protocol() {
         variants(&answers()),
         variants(&dismissals()),
     ];
-    check("PROTOCOL_VERSION", &said.concat(), "6c157e3a84c00b3f");
+    check("PROTOCOL_VERSION", &said.concat(), "2eb8d23d9f64af48");
 }
 
 #[test]

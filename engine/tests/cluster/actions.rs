@@ -325,7 +325,7 @@ fn processes_that_have_listed_other_files_are_found_out() {
             Err(error) => {
                 let text = error.to_string();
                 assert!(
-                    adds_file && text.contains("files or records that differ between processes"),
+                    adds_file && text.contains("what it reads, or what it was given, is not the same"),
                     "{text}"
                 );
             }
@@ -363,7 +363,7 @@ fn who_comes_later_and_finds_a_file_rewritten_in_its_length_is_found_out() {
             Ok(count) => assert!(!rewrites && count == 4, "{count}"),
             Err(error) => {
                 let text = error.to_string();
-                let differ = "files or records that differ between processes";
+                let differ = "what it reads, or what it was given, is not the same";
                 assert!(rewrites && text.contains(differ), "{text}");
             }
         }
@@ -380,5 +380,8 @@ fn processes_that_begin_with_other_records_are_found_out() {
     };
     assert_eq!(run(false).unwrap().results, [[0, 1, 2, 3], [0, 1, 2, 3]]);
     let error = run(true).unwrap_err().to_string();
-    assert!(error.contains("records that differ between processes"), "{error}");
+    assert!(
+        error.contains("records (which come out of a `HashMap` in any order)"),
+        "{error}"
+    );
 }

@@ -77,9 +77,10 @@ impl Head {
                 "the driver programs diverged at action {action}: {first} and {second_name} are both at {site}, but \
                  what it reads, or what it was given, is not the same"
             );
-            let remedy = "compare what differs between these processes: input files (names, sizes, order), parameters, \
-                          seeds, options and environment, and the program file itself; a file that the program writes \
-                          belongs into `context.once`";
+            let remedy = "compare what differs between these processes: input files (names, sizes, order), the driver's \
+                          records (which come out of a `HashMap` in any order), parameters, seeds, options and \
+                          environment, and the program file itself; a file that the program writes belongs into \
+                          `context.once`";
             return Answer::Failed(EngineError::invalid(what, remedy));
         }
         let what = format!(
