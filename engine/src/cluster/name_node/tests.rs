@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::identity::{Address, Role};
+use crate::cluster::protocol::Outcome;
 
 mod cache_directory;
 mod drawn;

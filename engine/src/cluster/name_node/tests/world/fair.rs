@@ -4,7 +4,7 @@ use super::World;
 
 impl World {
     /// Everybody does what there is to do, fairly and without faults, until the cluster ends.
-    pub(super) fn run_to_the_end(&mut self) {
+    pub(in crate::cluster::name_node::tests) fn run_to_the_end(&mut self) {
         for _ in 0..20_000 {
             if self.finished.is_some() {
                 return;
@@ -21,7 +21,7 @@ impl World {
         panic!("the cluster does not end: {:?}\n{:#?}", self.node, self.processes);
     }
 
-    pub(super) fn everybody_moves(&mut self) -> bool {
+    pub(in crate::cluster::name_node::tests) fn everybody_moves(&mut self) -> bool {
         let mut moved = false;
         for number in self.running() {
             moved |= self.processes[number].alive && self.step(number);
