@@ -42,7 +42,8 @@ pub(crate) fn digests(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Diges
     for (id, partitions) in needed(lineage, dataset) {
         let node = lineage.node(id);
         let known = node.keys.get();
-        let remembered_as = node.memo.as_ref().map(|memo| remembered_as(node, memo));
+        let memo = node.memo.as_ref().filter(|_| known.is_none());
+        let remembered_as = memo.map(|memo| remembered_as(node, memo));
         let digest = |partition: usize| match (known, &remembered_as) {
             (Some(keys), _) => keys.get(partition).copied(),
             (None, Some(remembered_as)) => Some(key(remembered_as, &digests.of(lineage, node, partition)?)),

@@ -224,7 +224,7 @@ pub fn program_fingerprint() -> Digest {
 fn executable_hash() -> io::Result<Fingerprint> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(open_executable()?)?;
-    if let Some(library) = other_file_of_this_library()? {
+    if let Some(library) = other_file_of_this_library() {
         hasher.update_reader(File::open(library)?)?;
     }
     Ok(*hasher.finalize().as_bytes())
@@ -244,17 +244,18 @@ fn open_executable() -> io::Result<File> {
 /// The file that this library was loaded from, if the running program's is another: a loader that was told to run the
 /// program, or an interpreter that has loaded it. One that was replaced since has a name that cannot be opened.
 #[cfg(target_os = "linux")]
-fn other_file_of_this_library() -> io::Result<Option<PathBuf>> {
+fn other_file_of_this_library() -> Option<PathBuf> {
     let here = program_fingerprint as fn() -> Digest as usize;
-    let maps = std::fs::read("/proc/self/maps")?;
-    let file = file_at(&maps, here).map(|name| PathBuf::from(OsStr::from_bytes(name)));
-    let executable = std::fs::read_link("/proc/self/exe")?;
-    Ok(file.filter(|file| *file != executable))
+    // Where the system does not tell, the program's own file must do.
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    let executable = std::fs::read_link("/proc/self/exe").ok()?;
+    let file = file_at(&maps, here).map(|name| PathBuf::from(OsStr::from_bytes(name)))?;
+    (file != executable).then_some(file)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn other_file_of_this_library() -> io::Result<Option<PathBuf>> {
-    Ok(None)
+fn other_file_of_this_library() -> Option<PathBuf> {
+    None
 }
 
 /// Of lines as `55d0-55f0 r-xp 00000000 08:01 1234    /usr/bin/program` the file that lies at an address.

@@ -5,9 +5,11 @@
 //!
 //! The type is deserialised again and again from nothing, and each request is noted with where it was made. What is
 //! not known beforehand, such as the variant of an enum, is chosen another way each time, until all ways were gone. A
-//! type that refuses what it is given is known as far as it has asked until then.
+//! type with a name is gone through once each time, however often it is met: then it is given as little as it takes, so
+//! that types which hold each other in many ways are not walked along each of these. A type that refuses what it is
+//! given is known as far as it has asked until then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::value::Error;
@@ -16,35 +18,49 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeser
 /// Types may nest this deep.
 const DEPTH_MAX: usize = 64;
 
-/// So often a type is deserialised: as often as all its types together have variants and options.
-const ROUNDS_MAX: usize = 4096;
+/// Requests that are looked at, of all rounds: some tenths of a second. A type that makes more is known as far as that.
+const STEPS_MAX: usize = 1 << 19;
 
 /// Text that is the same for one type, and another if names, order or kinds of its fields or variants are others.
 pub(crate) fn schema<T: DeserializeOwned>() -> String {
-    let mut trace = Trace {
-        types: vec![""],
-        ..Trace::default()
-    };
-    let mut rounds = 0..ROUNDS_MAX;
-    // What holds itself is gone through once it is known how it may end.
-    let mut known = None;
-    while known != Some(trace.known()) {
-        known = Some(trace.known());
-        trace.choices.values_mut().for_each(|choice| choice.taken = 0);
-        for _ in rounds.by_ref() {
-            trace.under_way.clear();
-            trace.passed.clear();
-            // Whether it refuses or even panics: what it has asked for is noted.
-            let _ = catch_unwind(AssertUnwindSafe(|| T::deserialize(At::begin(&mut trace)).map(drop)));
-            if !trace.turn() {
-                break;
-            }
-        }
+    let trace = traced::<T>();
+    if trace.steps_left == 0 {
+        tracing::debug!(
+            record = std::any::type_name::<T>(),
+            "its schema is known in part: it is too large"
+        );
     }
     let lines = trace.seen.iter();
     lines
         .map(|((number, path), what)| format!("{number}{path}: {what}\n"))
         .collect()
+}
+
+fn traced<T: DeserializeOwned>() -> Trace {
+    let mut trace = Trace {
+        types: vec![""],
+        steps_left: STEPS_MAX,
+        ..Trace::default()
+    };
+    // What holds itself is gone through once it is known how it may end.
+    let mut known = None;
+    while known != Some(trace.known()) {
+        known = Some(trace.known());
+        trace.choices.values_mut().for_each(|choice| choice.taken = 0);
+        loop {
+            trace.met.clear();
+            trace.passed.clear();
+            // Where it refuses, what it has asked for is noted. What panics would do so each time, and say it.
+            let round = catch_unwind(AssertUnwindSafe(|| T::deserialize(At::begin(&mut trace)).map(drop)));
+            if round.is_err() || trace.steps_left == 0 {
+                return trace;
+            }
+            if !trace.turn() {
+                break;
+            }
+        }
+    }
+    trace
 }
 
 /// A place in a type with a name, by its number and the path in it. The types count as they are first met.
@@ -55,8 +71,9 @@ struct Trace {
     seen: BTreeMap<Place, String>,
     /// Structs and enums, by the names of their visitors, which tell generic ones apart.
     types: Vec<&'static str>,
-    /// Those of them that are being deserialised.
-    under_way: Vec<usize>,
+    /// Those of them that were met in this round.
+    met: BTreeSet<usize>,
+    steps_left: usize,
     choices: BTreeMap<Place, Choice>,
     /// Choices of this round.
     passed: Vec<Place>,
@@ -66,8 +83,9 @@ struct Choice {
     /// The way that is gone next; `count` if all were gone.
     taken: usize,
     count: usize,
-    /// The first way that led to a value: that value holds nothing for which there was none before, so going such ways
-    /// alone comes to an end.
+    /// The way that is gone where all were gone, or its type was met before: the one that takes nothing, or else the
+    /// first that led to a value. That value holds nothing for which there was none before, so going such ways alone
+    /// comes to an end.
     good: Option<usize>,
 }
 
@@ -97,7 +115,7 @@ struct At<'a> {
     trace: &'a mut Trace,
     place: Place,
     depth: usize,
-    /// Whether it is in a type that is under way further out.
+    /// Whether it is in a type that was met before in this round.
     is_again: bool,
 }
 
@@ -139,31 +157,37 @@ impl<'a> At<'a> {
             self.trace.types.push(name);
         }
         self.note(format!("{number} {what}"));
-        if self.depth >= DEPTH_MAX {
-            return Err(refused());
-        }
-        let is_again = self.is_again || self.trace.under_way.contains(&number);
-        self.trace.under_way.push(number);
-        let value = visit(At {
+        self.step()?;
+        let is_again = self.is_again || !self.trace.met.insert(number);
+        visit(At {
             place: (number, String::new()),
             depth: self.depth + 1,
             is_again,
             trace: self.trace,
-        });
-        self.trace.under_way.pop();
-        value
+        })
     }
 
-    /// Goes one of `count` ways; one that leads to a value, if what is to come is known from further out.
-    fn choose<R>(&mut self, count: usize, go: impl FnOnce(&mut Self, usize) -> Result<R, Error>) -> Result<R, Error> {
-        if self.depth >= DEPTH_MAX {
-            return Err(refused());
+    fn step(&mut self) -> Result<(), Error> {
+        self.trace.steps_left = self.trace.steps_left.saturating_sub(1);
+        match self.depth < DEPTH_MAX && self.trace.steps_left > 0 {
+            true => Ok(()),
+            false => Err(refused()),
         }
+    }
+
+    /// Goes one of `count` ways, of which `empty` takes nothing, if one does.
+    fn choose<R>(
+        &mut self,
+        count: usize,
+        empty: Option<usize>,
+        go: impl FnOnce(&mut Self, usize) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.step()?;
         let place = self.place.clone();
         let choice = self.trace.choices.entry(place.clone()).or_insert(Choice {
             taken: 0,
             count,
-            good: None,
+            good: empty,
         });
         let way = match self.is_again || choice.taken >= choice.count {
             true => choice.good.ok_or_else(refused)?,
@@ -317,14 +341,14 @@ impl<'de> Deserializer<'de> for At<'_> {
         deserialize_f64, "f64": visit_f64(1.0);
         deserialize_char, "char": visit_char('1');
         deserialize_str, "text": visit_str("1");
-        deserialize_string, "text": visit_str("1");
+        deserialize_string, "text": visit_string("1".to_owned());
         deserialize_bytes, "bytes": visit_bytes(b"1");
-        deserialize_byte_buf, "bytes": visit_bytes(b"1");
+        deserialize_byte_buf, "bytes": visit_byte_buf(b"1".to_vec());
     }
 
     fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
         self.note("option");
-        self.choose(2, |at, way| match way {
+        self.choose(2, Some(1), |at, way| match way {
             0 => visitor.visit_some(at.part("some")),
             _ => visitor.visit_none(),
         })
@@ -346,7 +370,7 @@ impl<'de> Deserializer<'de> for At<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
         self.note("sequence");
-        self.choose(2, |at, way| {
+        self.choose(2, Some(1), |at, way| {
             Parts::visit(at.part("each"), Names::Numbers, 1 - way, visitor)
         })
     }
@@ -369,7 +393,7 @@ impl<'de> Deserializer<'de> for At<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
         self.note("map");
-        self.choose(2, |at, way| {
+        self.choose(2, Some(1), |at, way| {
             visitor.visit_map(Parts {
                 whole: at.part("each"),
                 names: Names::Numbers,
@@ -397,7 +421,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         self.enter::<V>(format!("{name} {variants:?}"), |mut at| {
-            at.choose(variants.len(), |at, way| {
+            at.choose(variants.len(), None, |at, way| {
                 visitor.visit_enum(Variant {
                     at: at.part(variants.get(way).unwrap_or(&"")),
                     index: way,

@@ -21,7 +21,8 @@ impl<T: Record> Dataset<T> {
     ///
     /// The record type counts by its name, its size, and what its `Deserialize` asks for: names and order of fields and
     /// variants, kinds of numbers, and the same of all types in it. Where it refuses what it is tried with (1, `"1"`,
-    /// nothing or one of what there may be several), the kinds of what comes after that do not count.
+    /// nothing or one of what there may be several), names and kinds of what comes after that do not count: dates and URLs
+    /// belong at the end of a record.
     ///
     /// Of an outside program counts what [`pipe`](Self::pipe) says.
     ///

@@ -222,7 +222,7 @@ impl<T: Record, U: Record> Iterator for Paired<T, U> {
     type Item = TaskResult<AnyBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut pairs = Vec::with_capacity(self.batch_records);
+        let mut pairs = Vec::new();
         loop {
             if let Some((record, paired)) = self.begun.take() {
                 let rest = &self.columns[paired..];

@@ -216,7 +216,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         let compute = streams(move |context, _, inputs| {
             let (left, right) = both(inputs);
             match Chains::<K, V>::collect(context, left)? {
-                Build::Whole(left) => Ok(Box::new(Joined::new(left, right, pair, keeps_left))),
+                Build::Whole(left) => Ok(Box::new(Joined::new(context, left, right, pair, keeps_left))),
                 Build::Beyond(left) => beyond_memory(context, left, right, pair),
             }
         });

@@ -88,7 +88,7 @@ impl AtWork {
     /// What people are to be told now, if anything.
     pub(super) fn warning(&self, now: Instant) -> Option<String> {
         let mut state = self.state.lock().unpoisoned();
-        let long = LONG.saturating_mul(1 << state.told.min(16));
+        let long = LONG.saturating_mul(2_u32.saturating_pow(state.told));
         let longest = self.oldest(&state, now, long)?;
         state.told += 1;
         let lasts = |(_, since): &&(usize, Instant)| now.saturating_duration_since(*since) >= long;

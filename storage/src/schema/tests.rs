@@ -127,3 +127,60 @@ fn a_schema_is_the_same_each_time_and_reads_as_what_it_is() {
     assert_eq!(schema::<Record>(), wanted);
     assert_eq!(schema::<Record>(), wanted);
 }
+
+/// Structs that hold each other in all ways.
+macro_rules! mutual {
+    ($all:tt; $($name:ident)+; $last:ty) => {
+        $(mutual!(@ $name $all $last);)+
+    };
+    (@ $name:ident ($($other:ident)+) $last:ty) => {
+        #[allow(non_snake_case)]
+        #[derive(Deserialize)]
+        struct $name { $($other: Option<Box<$other>>, )+ all: Vec<$name>, last: $last }
+    };
+}
+
+#[test]
+fn types_that_hold_each_other_in_all_ways_are_known_whole_and_soon() {
+    let of = |trace: Trace| (trace.steps_left, trace.types.len(), trace.seen.len());
+    let signed = {
+        mutual!((A B C D E F G H); A B C D E F G H; i8);
+        traced::<A>()
+    };
+    let unsigned = {
+        mutual!((A B C D E F G H); A B C D E F G H; u8);
+        traced::<A>()
+    };
+    assert!(signed.seen != unsigned.seen);
+    let (left, types, seen) = of(signed);
+    assert!(left > 0);
+    // The first place, and of each of the 8: its options, what is in them, its sequence, what is in it, and the last.
+    assert_eq!((types, seen), (1 + 8, 1 + 8 * (2 * 8 + 3)));
+}
+
+#[test]
+fn a_type_that_nobody_could_go_through_ends() {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Tree(Vec<(Tree, Tree)>);
+    let trace = traced::<Tree>();
+    assert!(trace.steps_left < STEPS_MAX && !trace.seen.is_empty());
+}
+
+struct Odd;
+
+impl<'de> Deserialize<'de> for Odd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u8::deserialize(deserializer)? {
+            1 => panic!("it was never written"),
+            _ => Ok(Self),
+        }
+    }
+}
+
+#[test]
+fn what_panics_is_tried_once() {
+    let trace = traced::<Vec<Odd>>();
+    assert_eq!(trace.seen.len(), 2, "a sequence, and the number in it");
+    assert_eq!(STEPS_MAX - trace.steps_left, 1, "one round");
+}

@@ -25,7 +25,8 @@ pub(super) struct Absence {
 impl Absence {
     /// When it is to be told of.
     pub(super) fn tells_at(&self) -> Duration {
-        self.since + BEHIND.saturating_mul(1 << self.told.min(16))
+        self.since
+            .saturating_add(BEHIND.saturating_mul(2_u32.saturating_pow(self.told)))
     }
 }
 
@@ -58,11 +59,11 @@ impl NameNode {
         let chosen = self.chosen();
         let is_absent = |member: &&MemberId| self.members.get(*member).is_none_or(|member| !member.arrived);
         let absent: Vec<MemberId> = chosen.iter().filter(is_absent).copied().collect();
-        if !absent.is_empty() {
+        if !absent.is_empty() && absent.len() < chosen.len() {
             return self.tell_of_absent(&absent);
         }
         self.absence = None;
-        if chosen.is_empty() {
+        if chosen.is_empty() || !absent.is_empty() {
             return;
         }
         if self.waits_for_more(chosen.len()) {

@@ -305,7 +305,9 @@ impl NameNode {
             let waits = |member: &Member| member.arrived && !self.is_active(member.peer.member);
             let spare = self.active().next().is_some() && self.members.values().any(waits);
             let goes_on = self.slots.vacate(slot, self.now, spare);
-            if !goes_on {
+            // For one that gave up none is started anyway, unless others go on.
+            let gave_up = self.slots.get_mut(slot).is_some_and(|slot| slot.error.is_some());
+            if !goes_on && !gave_up {
                 let restarts = self.options.restarts_max;
                 self.note(Happening::StartsNoMore { slot, restarts });
             }
@@ -459,7 +461,7 @@ impl NameNode {
         }
         let error = self.slots.first_error();
         let causes = self.slots.causes();
-        let used_up = match self.options.starts_processes {
+        let used_up = match self.options.starts_processes && self.slots.restarts_left() == 0 {
             true => format!(" (`--restarts {}` is used up)", self.options.restarts_max),
             false => String::new(),
         };

@@ -65,7 +65,7 @@ impl Head {
     pub(crate) fn answer_of(&self, head: &Self, answer: Answer) -> Answer {
         match self.same(head) {
             true => answer,
-            false => self.diverged("the others", head, "one that came later"),
+            false => self.diverged("one that came first", head, "one that came later"),
         }
     }
 

@@ -153,9 +153,6 @@ pub(super) fn beyond_memory<K: Key, V: Record, W: Record, X: Record>(
     join_on_disk(context, left, right.flatten_ok(), pair)
 }
 
-/// Records that are made at once: of a record of the right side that meets more, the rest waits until they are read.
-const MADE_MAX: usize = 1 << 14;
-
 /// A join under way: for each record of the right side the values of its key, then the keys that the right side lacks.
 pub(super) struct Joined<K, V, W, X> {
     left: Chains<K, V>,
@@ -164,6 +161,8 @@ pub(super) struct Joined<K, V, W, X> {
     /// Of the right side, the records that were read and are not joined.
     batch: std::vec::IntoIter<(K, W)>,
     pair: Pair<V, W, X>,
+    /// Records that are made at once: where a record of the right side meets more, they wait until these are read.
+    batch_records: usize,
     /// A record of the right side, and where the values begin that it has yet to meet.
     begun: Option<(K, W, u32)>,
     /// A key that the right side lacks, by its place, and where those of its values begin that are not made yet; `None`
@@ -173,7 +172,13 @@ pub(super) struct Joined<K, V, W, X> {
 
 impl<K: Key, V: Record, W: Record, X: Record> Joined<K, V, W, X> {
     /// With records for the keys that the right side lacks, if it `keeps_left`: if not, `pair` is not asked for any.
-    pub(super) fn new(mut left: Chains<K, V>, right: AnyStream, pair: Pair<V, W, X>, keeps_left: bool) -> Self {
+    pub(super) fn new(
+        context: &TaskContext,
+        mut left: Chains<K, V>,
+        right: AnyStream,
+        pair: Pair<V, W, X>,
+        keeps_left: bool,
+    ) -> Self {
         if keeps_left {
             left.met.resize(left.keys.len(), false);
         }
@@ -182,6 +187,7 @@ impl<K: Key, V: Record, W: Record, X: Record> Joined<K, V, W, X> {
             right: Some(right),
             batch: Vec::new().into_iter(),
             pair,
+            batch_records: context.resources.batch_records,
             begun: None,
             alone: None,
         }
@@ -190,7 +196,7 @@ impl<K: Key, V: Record, W: Record, X: Record> Joined<K, V, W, X> {
     /// Joins a record with the values from `position` on, while there is room.
     fn join(&mut self, key: K, right: W, mut position: u32, made: &mut Vec<(K, X)>) {
         loop {
-            if made.len() >= MADE_MAX {
+            if made.len() >= self.batch_records {
                 self.begun = Some((key, right, position));
                 return;
             }
@@ -207,7 +213,7 @@ impl<K: Key, V: Record, W: Record, X: Record> Joined<K, V, W, X> {
 
     /// What comes of the records of the right side that were read, as far as there is room.
     fn joined(&mut self) -> Vec<(K, X)> {
-        let mut made = Vec::with_capacity(self.batch.len().min(MADE_MAX));
+        let mut made = Vec::with_capacity(self.batch.len().min(self.batch_records));
         if let Some((key, right, position)) = self.begun.take() {
             self.join(key, right, position, &mut made);
         }
@@ -227,7 +233,7 @@ impl<K: Key, V: Record, W: Record, X: Record> Joined<K, V, W, X> {
     /// What comes of the keys that the right side lacks, as far as there is room.
     fn left_alone(&mut self) -> Vec<(K, X)> {
         let mut made = Vec::new();
-        while made.len() < MADE_MAX
+        while made.len() < self.batch_records
             && let Some((place, position)) = self.alone
         {
             let (left, next) = &self.left.links[position as usize];

@@ -1,5 +1,6 @@
 //! What is said of processes that end.
 
+use super::joining::{join, says};
 use super::*;
 
 /// A cluster in a round, of which the process of slot 1 ends: by itself, or because it is not heard.
@@ -71,4 +72,23 @@ fn that_no_process_is_started_any_more_is_said_and_which_option_says_so() {
     let error = world.finished.unwrap().unwrap();
     let words = "none may be started any more (`--restarts 0` is used up); slot 0: ";
     assert!(error.contains(words), "{error}");
+}
+
+#[test]
+fn where_all_give_up_nobody_is_told_that_restarts_are_used_up() {
+    let options = Options {
+        restarts_max: 1,
+        ..options(4, 0)
+    };
+    let mut node = NameNode::new(options, Duration::ZERO);
+    node.start(Duration::ZERO);
+    for slot in 0..4 {
+        says(&mut node, slot.into(), join(None, slot));
+    }
+    let leave = || Report::Leave {
+        error: Some("no such file".to_owned()),
+    };
+    let effects: Vec<Effect> = (0..4).flat_map(|slot| says(&mut node, slot, leave())).collect();
+    let no_more = |effect: &&Effect| matches!(effect, Effect::Note(event) if matches!(event.what, Happening::StartsNoMore { .. }));
+    assert_eq!(effects.iter().filter(no_more).count(), 0);
 }

@@ -72,3 +72,32 @@ fn an_action_that_begins_is_an_event_before_that_of_its_answer() {
     let expected = [("began", 0), ("answered", 0), ("began", 1), ("answered", 1)];
     assert_eq!(events.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn who_does_not_come_for_months_is_still_told_of_at_doubling_times() {
+    let mut world = one_behind();
+    let since = world.now;
+    let mut days = 1;
+    while days < 200 {
+        // Both are heard, and what is due is told of at once.
+        world.pass(since + Duration::from_secs(days * 86_400) - world.now);
+        for connection in world.audible() {
+            world.hear(connection);
+        }
+        world.tick();
+        days += 1;
+    }
+    let times = told(&world);
+    assert!((6..=12).contains(&times.len()), "{times:?}");
+}
+
+#[test]
+fn where_nobody_waits_nobody_is_said_to_be_waited_for() {
+    let mut world = one_behind();
+    let since = world.now;
+    // The one that had come is lost, and no other is started in its place.
+    world.node.options.starts_processes = false;
+    world.kill(0);
+    waits_until(&mut world, since + Duration::from_secs(500));
+    assert_eq!(told(&world), []);
+}
