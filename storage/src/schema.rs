@@ -21,6 +21,21 @@ const DEPTH_MAX: usize = 64;
 /// Requests that are looked at, of all rounds: some tenths of a second. A type that makes more is known as far as that.
 const STEPS_MAX: usize = 1 << 19;
 
+/// What texts are tried with, until one is taken: a number, what dates, times and addresses look like, and an identifier.
+const TEXTS: [&str; 8] = [
+    "1",
+    "2000-01-01",
+    "2000-01-01T00:00:00",
+    "2000-01-01T00:00:00Z",
+    "00:00:00",
+    "http://localhost/",
+    "127.0.0.1",
+    "UTC",
+];
+
+/// The same for bytes: one, and as many as a UUID has.
+const BYTES: [&[u8]; 2] = [b"1", &[1; 16]];
+
 /// Text that is the same for one type, and another if names, order or kinds of its fields or variants are others.
 pub(crate) fn schema<T: DeserializeOwned>() -> String {
     let trace = traced::<T>();
@@ -175,6 +190,16 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Gives one of `values` after the other, until one is taken.
+    fn attempt<V, R>(mut self, values: &[V], give: impl FnOnce(&V) -> Result<R, Error>) -> Result<R, Error> {
+        let place = self.place.clone();
+        let taken = self.choose(values.len(), None, |_, way| give(values.get(way).ok_or_else(refused)?));
+        if let (Ok(_), Some(choice)) = (&taken, self.trace.choices.get_mut(&place)) {
+            choice.taken = choice.count;
+        }
+        taken
+    }
+
     /// Goes one of `count` ways, of which `empty` takes nothing, if one does.
     fn choose<R>(
         &mut self,
@@ -321,7 +346,7 @@ macro_rules! plain {
     };
 }
 
-/// Of numbers and texts it gives those that most types take: 1, which is not zero, and text that is a number.
+/// Of numbers it gives what most types take: 1, which is not zero.
 impl<'de> Deserializer<'de> for At<'_> {
     type Error = Error;
 
@@ -340,10 +365,26 @@ impl<'de> Deserializer<'de> for At<'_> {
         deserialize_f32, "f32": visit_f32(1.0);
         deserialize_f64, "f64": visit_f64(1.0);
         deserialize_char, "char": visit_char('1');
-        deserialize_str, "text": visit_str("1");
-        deserialize_string, "text": visit_string("1".to_owned());
-        deserialize_bytes, "bytes": visit_bytes(b"1");
-        deserialize_byte_buf, "bytes": visit_byte_buf(b"1".to_vec());
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
+        self.note("text");
+        self.attempt(&TEXTS, |text| visitor.visit_str(text))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
+        self.note("text");
+        self.attempt(&TEXTS, |text| visitor.visit_string((*text).to_owned()))
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
+        self.note("bytes");
+        self.attempt(&BYTES, |bytes| visitor.visit_bytes(bytes))
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
+        self.note("bytes");
+        self.attempt(&BYTES, |bytes| visitor.visit_byte_buf(bytes.to_vec()))
     }
 
     fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {

@@ -20,9 +20,9 @@ impl<T: Record> Dataset<T> {
     /// everything.
     ///
     /// The record type counts by its name, its size, and what its `Deserialize` asks for: names and order of fields and
-    /// variants, kinds of numbers, and the same of all types in it. Where it refuses what it is tried with (1, `"1"`,
-    /// nothing or one of what there may be several), names and kinds of what comes after that do not count: dates and URLs
-    /// belong at the end of a record.
+    /// variants, kinds of numbers, and the same of all types in it. It is tried with 1, with texts that are a number, a
+    /// date, a time, an address or a URL, and with nothing or one of what there may be several. Where it refuses all of
+    /// these, names and kinds of what comes after that do not count: such fields belong at the end of a record.
     ///
     /// Of an outside program counts what [`pipe`](Self::pipe) says.
     ///

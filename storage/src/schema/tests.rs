@@ -128,6 +128,58 @@ fn a_schema_is_the_same_each_time_and_reads_as_what_it_is() {
     assert_eq!(schema::<Record>(), wanted);
 }
 
+/// What takes only some texts, or bytes, and says so in its visitor, as crates for dates, URLs and UUIDs do.
+macro_rules! picky {
+    ($name:ident: $deserialize:ident, $visit:ident($taken:ty), $is_right:expr) => {
+        struct $name;
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.$deserialize($name)
+            }
+        }
+
+        impl Visitor<'_> for $name {
+            type Value = Self;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str(stringify!($name))
+            }
+
+            fn $visit<E: de::Error>(self, value: $taken) -> Result<Self, E> {
+                let is_right: fn($taken) -> bool = $is_right;
+                is_right(value)
+                    .then_some(self)
+                    .ok_or_else(|| E::custom("refused"))
+            }
+        }
+    };
+}
+
+picky!(Instant: deserialize_str, visit_str(&str), |text| text.ends_with(":00Z"));
+picky!(Address: deserialize_string, visit_string(String), |text| text.starts_with("http://"));
+picky!(Identifier: deserialize_bytes, visit_bytes(&[u8]), |bytes| bytes.len() == 16);
+
+#[test]
+fn what_comes_after_dates_addresses_and_identifiers_counts() {
+    let (first, second) = schemas!(
+        { struct Record { at: Vec<Instant>, page: Option<Address>, again: Instant, id: Identifier, last: i8 } }
+        { struct Record { at: Vec<Instant>, page: Option<Address>, again: Instant, id: Identifier, last: u8 } }
+    );
+    assert_ne!(first, second);
+    assert!(first.contains("1.last: i8"), "{first}");
+}
+
+#[test]
+fn a_text_that_is_taken_at_once_costs_no_round() {
+    let steps = |trace: Trace| STEPS_MAX - trace.steps_left;
+    assert_eq!(
+        steps(traced::<(String, String)>()),
+        4,
+        "two texts, in two rounds: the second shows that nothing new comes"
+    );
+}
+
 /// Structs that hold each other in all ways.
 macro_rules! mutual {
     ($all:tt; $($name:ident)+; $last:ty) => {
