@@ -2,7 +2,7 @@
 
 use distdl_storage::Record;
 
-use crate::batch::{AnyBatch, AnyStream, Batch, BatchRecords, TaskResult};
+use crate::batch::{AnyBatch, AnyStream, Batch, BatchRecords, Fill, TaskResult};
 use crate::task::TaskContext;
 
 /// Records that a batch has room for before one is there.
@@ -36,6 +36,7 @@ impl<T: Record, F: Fn(T) -> I, I: Iterator<Item: Record>> Iterator for Flattened
     fn next(&mut self) -> Option<Self::Item> {
         let batch_records = self.context.resources.batch_records;
         let mut batch = Vec::with_capacity(batch_records.min(ROOM_AT_FIRST));
+        let mut fill = Fill::default();
         loop {
             if let Some(made) = &mut self.made {
                 let room = batch_records - batch.len();
@@ -44,7 +45,7 @@ impl<T: Record, F: Fn(T) -> I, I: Iterator<Item: Record>> Iterator for Flattened
                     (_, Some(most)) if most <= room => batch.extend(made),
                     _ => batch.extend(made.take(room)),
                 }
-                if batch.len() >= batch_records {
+                if batch.len() >= batch_records || fill.is_full(&batch) {
                     return Some(Ok(AnyBatch::owned(batch)));
                 }
                 self.made = None;

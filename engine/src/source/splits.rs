@@ -13,9 +13,10 @@ use distdl_storage::parquet::ParquetSplit;
 use distdl_storage::remote::Stores;
 use distdl_storage::text::{RecordSplit, TextSplit};
 use distdl_storage::{Digest, Record};
+use itertools::process_results;
 use serde::Serialize;
 
-use crate::batch::{AnyBatch, AnyStream, TaskResult};
+use crate::batch::{AnyBatch, AnyStream, TaskResult, next_batch};
 use crate::context::Context;
 use crate::dataset::{Dataset, streams};
 use crate::lineage::{Compute, Contents, NodeSpec, Reads};
@@ -198,12 +199,10 @@ where
                     Err(error) => return Some(Err(error)),
                 }
             }
-            let records = self
-                .current
-                .as_mut()?
-                .take(self.batch_records)
-                .collect::<distdl_storage::Result<Vec<T>>>();
-            match records {
+            let batch = process_results(self.current.as_mut()?, |mut records| {
+                next_batch(&mut records, self.batch_records)
+            });
+            match batch {
                 Ok(records) if records.is_empty() => self.current = None,
                 Ok(records) => return Some(Ok(AnyBatch::owned(records))),
                 Err(error) => {

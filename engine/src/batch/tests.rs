@@ -1,0 +1,62 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::config::Config;
+use crate::context::Context;
+
+/// Records of so many bytes, cut into batches.
+fn cut(sizes: &[usize], batch_records: usize) -> Vec<Vec<usize>> {
+    let mut records = sizes.iter().map(|bytes| vec![0_u8; *bytes]);
+    let batches = std::iter::repeat_with(|| next_batch(&mut records, batch_records));
+    let batches = batches.take_while(|batch| !batch.is_empty());
+    batches.map(|batch| batch.iter().map(Vec::len).collect()).collect()
+}
+
+fn lengths(batches: &[Vec<usize>]) -> Vec<usize> {
+    batches.iter().map(Vec::len).collect()
+}
+
+#[test]
+fn small_records_are_cut_by_their_number() {
+    assert_eq!(lengths(&cut(&[3; 2500], 1024)), [1024, 1024, 452]);
+    assert_eq!(lengths(&cut(&[3; 40], 1)), [1; 40]);
+    assert_eq!(cut(&[], 1024), Vec::<Vec<usize>>::new());
+}
+
+#[test]
+fn records_of_megabytes_are_cut_by_their_bytes_and_none_is_lost() {
+    let large = 3 << 20;
+    assert_eq!(lengths(&cut(&[large; 8], 1024)), [4, 4], "measured after 1, 2 and 4");
+    let sizes: Vec<usize> = (0..200)
+        .map(|number| if number % 7 < 5 { 1 } else { 1 << 20 })
+        .collect();
+    let batches = cut(&sizes, 1024);
+    assert_eq!(batches.concat(), sizes);
+    assert!(batches.len() > 2, "{:?}", lengths(&batches));
+}
+
+#[test]
+fn operators_do_not_hold_more_records_than_memory_may_have() {
+    let context = Context::new(Config::default()).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let picture = |calls: &AtomicUsize| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        vec![0_u8; 4 << 20]
+    };
+    let calls = Arc::clone(&made);
+    let pictures = context.range(0..1000, 1).map_partitions(move |numbers| {
+        let calls = Arc::clone(&calls);
+        numbers.map(move |_| picture(&calls))
+    });
+    assert_eq!(pictures.first().unwrap().len(), 4 << 20);
+    let of_partitions = made.swap(0, Ordering::Relaxed);
+    assert!((1..=4).contains(&of_partitions), "{of_partitions}");
+    let calls = Arc::clone(&made);
+    let pictures = context.range(0..1000, 1).flat_map(move |_| Some(picture(&calls)));
+    assert_eq!(pictures.first().unwrap().len(), 4 << 20);
+    let of_records = made.load(Ordering::Relaxed);
+    assert!((1..=4).contains(&of_records), "{of_records}");
+}
