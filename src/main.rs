@@ -96,6 +96,9 @@ struct Member {
     /// How many were started for the slot before.
     #[arg(long, hide = true, default_value_t = 0)]
     life: u32,
+    /// Whether its name node has had it started: with that it ends, and that says how the program ended.
+    #[arg(long, hide = true, conflicts_with = "name_grace")]
+    launched: bool,
     /// What the process is for.
     #[arg(long, value_enum, default_value_t = Role::Worker)]
     role: Role,
@@ -226,7 +229,7 @@ impl Name {
 impl Member {
     fn run(self, flags: &Flags) -> Result<(), Failure> {
         let config = flags.config()?;
-        let name_node_grace = Duration::from_millis(self.name_grace);
+        let name_node_grace = Duration::from_millis(if self.launched { 0 } else { self.name_grace });
         let name_node = resolved(&self.name, name_node_grace)?;
         let addresses = [Some(name_node.ip()), self.bind].into_iter().flatten();
         let token_file = self.token_file.as_deref().or(config.token_file.as_deref());
@@ -241,6 +244,7 @@ impl Member {
             port: self.port,
             advertise: self.advertise,
             parent: None,
+            is_child: self.launched,
         };
         Err(become_program(&self.program, flags.variables()?, Some(&join)).into())
     }

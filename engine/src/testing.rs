@@ -438,6 +438,7 @@ impl<R: Send + 'static> Shared<R> {
             port: 0,
             advertise: None,
             parent: None,
+            is_child: false,
         }
     }
 }

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::cluster::{Cluster, Draw, Place};
 use crate::program;
+use crate::running::Running;
 
 /// It leaves a line for each call, with the host.
 const SHELL: &str = r#"#!/bin/sh
@@ -18,6 +19,10 @@ exec env -i PATH="$PATH" TMPDIR="$TMPDIR" PROCESSES_TEST_ARGUMENTS="$PROCESSES_T
 
 /// One process here and two on another host.
 fn launch(place: &Place) -> Cluster {
+    Cluster::of(place, &mut command(place, &[]))
+}
+
+fn command(place: &Place, arguments: &[&str]) -> Command {
     let shell = place.path("shell");
     std::fs::write(&shell, SHELL).unwrap();
     std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -31,8 +36,8 @@ fn launch(place: &Place) -> Cluster {
     ];
     command.arg("launch").args(flags).arg("--").args(program::as_words());
     place.adopt(&mut command);
-    program::with_arguments(&mut command, &place.arguments(&[]));
-    Cluster::of(place, &mut command)
+    program::with_arguments(&mut command, &place.arguments(arguments));
+    command
 }
 
 fn called(place: &Place) -> Vec<String> {
@@ -45,6 +50,22 @@ fn processes_of_two_hosts_come_to_what_one_process_comes_to() {
     let place = Place::new();
     launch(&place).ends_as_undisturbed(&[]);
     assert_eq!(called(&place), ["127.0.0.2", "127.0.0.2"]);
+}
+
+#[test]
+fn an_error_that_all_processes_end_with_is_said_once() {
+    let place = Place::new();
+    let mut parent = Running::start(&mut command(&place, &["--panics"]));
+    assert_eq!(parent.end().code(), Some(1), "{}", parent.shown());
+    let errors = parent.seen.iter().filter(|line| line.starts_with("error: "));
+    let errors: Vec<&String> = errors.collect();
+    assert_eq!(
+        errors,
+        ["error: the program panicked: it was told to"],
+        "{}",
+        parent.shown()
+    );
+    assert!(place.is_quiet());
 }
 
 #[test]

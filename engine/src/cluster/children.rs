@@ -14,16 +14,21 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use distdl_storage::Unpoisoned;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use super::events::ENDED_HERE;
 use super::join::{JOIN_VARIABLE, Join};
 use super::output::{Life, Output, Stream};
 use super::signals;
 
 /// Bytes that are read from a pipe at a time.
 const READ_BYTES: usize = 16 << 10;
+
+/// How long a remote shell may take to tell how its process has ended, before it is killed.
+const REMOTE_END_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A process to start.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct Recipe {
     pub variables: Vec<(OsString, OsString)>,
     /// What it finds on standard input.
     pub input: Vec<u8>,
+    /// Whether it is a remote shell, which tells how a process of another host has ended.
+    pub is_remote: bool,
 }
 
 /// Without what variables and input hold: the cluster's token, and keys of the user's.
@@ -60,6 +67,7 @@ impl Recipe {
             arguments,
             variables: variables.map(|(name, text)| (name.into(), text.into())).to_vec(),
             input: Vec::new(),
+            is_remote: false,
         }
     }
 
@@ -93,7 +101,7 @@ pub(crate) struct Exited {
     pub process: u32,
     /// Whether it ended of its own will, with code 0.
     pub success: bool,
-    /// How it ended: `exit code 1`, `killed by signal 9 (SIGKILL)`.
+    /// How it ended: `exit code 1`, `killed by signal 9 (SIGKILL)`, [`ENDED_HERE`].
     pub cause: String,
 }
 
@@ -133,9 +141,31 @@ struct State {
     /// How many were started for a slot.
     lives: HashMap<u32, u32>,
     /// Those that nobody has waited for yet.
-    running: HashMap<Life, Arc<Mutex<Child>>>,
+    running: HashMap<Life, Running>,
     /// Children whose end or last output is still to come.
     open: usize,
+}
+
+#[derive(Clone)]
+struct Running {
+    started: Arc<Mutex<Started>>,
+    is_remote: bool,
+}
+
+struct Started {
+    child: Child,
+    /// Whether it was killed here, and did not end anyway just then.
+    killed: bool,
+}
+
+impl Started {
+    fn kill(&mut self) -> io::Result<()> {
+        // A closed connection may be what is seen first of the end of a process.
+        let ends_anyway = is_ending(self.child.id());
+        self.child.kill()?;
+        self.killed |= !ends_anyway;
+        Ok(())
+    }
 }
 
 impl Children {
@@ -170,7 +200,8 @@ impl Children {
         })
     }
 
-    /// Starts a process for a slot; one that is still there is killed first. Gives its number in the system.
+    /// Starts a process for a slot; one that is still there is killed first, as by [`Children::kill`]. Gives its number in
+    /// the system.
     ///
     /// # Errors
     /// If the program cannot be started, or [`Children::kill_all`] was called.
@@ -183,9 +214,9 @@ impl Children {
         }
     }
 
-    /// Kills the process of a slot, if there is one.
+    /// Kills the process of a slot, if there is one; a remote shell has a moment to tell how its process has ended.
     pub(crate) fn kill(&self, slot: u32) {
-        self.shared.state().kill(|(other, _)| other == slot);
+        self.shared.kill(&self.shared.state(), slot);
     }
 
     /// Kills all, and lets none be started any more.
@@ -247,7 +278,7 @@ fn closed() -> io::Error {
 impl State {
     fn kill(&self, which: impl Fn(Life) -> bool) {
         for (life, child) in self.running.iter().filter(|(life, _)| which(**life)) {
-            let outcome = child.lock().unpoisoned().kill();
+            let outcome = child.started.lock().unpoisoned().kill();
             if let Err(error) = outcome {
                 tracing::warn!(slot = life.0, %error, "a process cannot be killed");
             }
@@ -264,6 +295,24 @@ impl Shared {
         let mut state = self.state();
         state.closed = true;
         state.kill(|_| true);
+    }
+
+    fn kill(self: &Arc<Self>, state: &State, slot: u32) {
+        let of_slot = state.running.iter().filter(|((other, _), _)| *other == slot);
+        for (life, child) in of_slot {
+            let (shared, life) = (Arc::clone(self), *life);
+            let kill_late = move || {
+                let ends = |state: &mut State| state.running.contains_key(&life);
+                let waited = shared
+                    .ended
+                    .wait_timeout_while(shared.state(), REMOTE_END_TIME_MAX, ends);
+                waited.unpoisoned().0.kill(|other| other == life);
+            };
+            let late = child.is_remote && thread::Builder::new().spawn(kill_late).is_ok();
+            if !late {
+                state.kill(|other| other == life);
+            }
+        }
     }
 
     /// Waits until every process has ended, whoever still holds the pipes that it wrote to.
@@ -285,20 +334,24 @@ impl Shared {
         if state.closed {
             return Err(closed());
         }
-        state.kill(|(other, _)| other == slot);
+        self.kill(&state, slot);
         let life = state.lives.get(&slot).copied().unwrap_or(0);
-        let mut child = recipe_for(slot, life).spawn()?;
+        let recipe = recipe_for(slot, life);
+        let mut child = recipe.spawn()?;
         state.lives.insert(slot, life + 1);
         let process = child.id();
         let pipes = (child.stdout.take(), child.stderr.take());
-        let child = Arc::new(Mutex::new(child));
+        let child = Running {
+            started: Arc::new(Mutex::new(Started { child, killed: false })),
+            is_remote: recipe.is_remote,
+        };
         let watch = {
             let (shared, child) = (self.clone(), child.clone());
             move || shared.watch((slot, life), process, &child, pipes)
         };
         let watcher = thread::Builder::new().name(format!("child {slot}")).spawn(watch);
         if let Err(error) = watcher {
-            let mut child = child.lock().unpoisoned();
+            let child = &mut child.started.lock().unpoisoned().child;
             let _ = child.kill().and_then(|()| child.wait());
             return Err(error);
         }
@@ -308,7 +361,7 @@ impl Shared {
     }
 
     /// Waits for the end of a child and of what it prints.
-    fn watch(&self, life: Life, process: u32, child: &Mutex<Child>, pipes: Pipes) {
+    fn watch(&self, life: Life, process: u32, running: &Running, pipes: Pipes) {
         thread::scope(|scope| {
             let (output, errors) = pipes;
             let reader = || thread::Builder::new().name(format!("output {}", life.0));
@@ -317,7 +370,9 @@ impl Shared {
             let _ = reader().spawn_scoped(scope, || self.forward(life, Stream::Errors, errors));
             wait_for_end(process);
             // Only now, with the lock: a kill meets either this process or nobody, never another of the same number.
-            let status = child.lock().unpoisoned().wait();
+            let mut started = running.started.lock().unpoisoned();
+            let (status, killed) = (started.child.wait(), started.killed);
+            drop(started);
             self.state().running.remove(&life);
             self.ended.notify_all();
             let (slot, life) = life;
@@ -326,7 +381,10 @@ impl Shared {
                 life,
                 process,
                 success: status.as_ref().is_ok_and(ExitStatus::success),
-                cause: status.map_or_else(|error| error.to_string(), cause),
+                cause: status.map_or_else(
+                    |error| error.to_string(),
+                    |status| cause(status, killed, running.is_remote),
+                ),
             });
         });
         let mut state = self.state();
@@ -361,14 +419,40 @@ fn wait_for_end(process: u32) {
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(process), options) {}
 }
 
-fn cause(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
+/// Whether a child has ended, or ends already: then what it had open is closed before it can be waited for.
+fn is_ending(process: u32) -> bool {
+    /// In Linux's `include/linux/sched.h`.
+    const PF_EXITING: u64 = 4;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let has_ended = id.is_some_and(|id| matches!(waitid(WaitId::Pid(id), options), Ok(Some(_))));
+    // Behind the program's name, which may have any bytes, the flags are the seventh word. Elsewhere than on Linux there
+    // is no such file, and what is not seen is the short time between the two.
+    let told = std::fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
+    let told = String::from_utf8_lossy(&told);
+    let flags = told.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(6));
+    has_ended || flags.is_some_and(|flags| flags.parse().is_ok_and(|flags: u64| flags & PF_EXITING != 0))
+}
+
+fn cause(status: ExitStatus, killed: bool, is_remote: bool) -> String {
+    let cause = match (status.code(), status.signal()) {
+        // As OpenSSH's manual has it; of a signal there its client says no more either.
+        (Some(255), _) if is_remote => {
+            return "exit code 255: the remote shell failed, and has said why, or a signal ended the process there"
+                .to_owned();
+        }
+        (Some(code), _) => return format!("exit code {code}"),
+        (None, Some(9)) if killed => ENDED_HERE.to_owned(),
         (None, Some(signal)) => match signal_hook::low_level::signal_name(signal) {
             Some(name) => format!("killed by signal {signal} ({name})"),
             None => format!("killed by signal {signal}"),
         },
         (None, None) => status.to_string(),
+    };
+    if is_remote {
+        format!("its remote shell was {cause}")
+    } else {
+        cause
     }
 }
 

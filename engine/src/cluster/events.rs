@@ -7,6 +7,9 @@ use serde::{Serialize, Serializer};
 use super::dismissal::Dismissal;
 use super::identity::MemberId;
 
+/// How a process ended that the name node has killed.
+pub(super) const ENDED_HERE: &str = "ended by the name node";
+
 /// Something that happened, and when.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -50,7 +53,7 @@ pub enum Happening {
         process: Option<u32>,
         /// Its exit status, in words.
         cause: String,
-        /// Whether nobody here has ended it, and it has not said why it ends.
+        /// Whether no decision of the name node came before its end, and it has not said why it ends.
         #[serde(skip)]
         is_unexplained: bool,
     },
@@ -390,13 +393,14 @@ fn not_come(slots: &[u32], gave_up: &[u32]) -> String {
     both.join(", ")
 }
 
-/// How a process ended that nobody here has ended.
+/// How a process ended that was not lost by a decision of the name node.
 fn ended(slot: u32, process: Option<u32>, cause: &str) -> String {
     let Some(process) = process else {
         return format!("the process for slot {slot} {cause}");
     };
     let who = format!("slot {slot} (process {process})");
     match cause.strip_prefix("killed by signal ") {
+        None if cause == ENDED_HERE => format!("{who} was {cause}, as it lived on without its connection"),
         Some(signal) if signal.starts_with("9 ") => format!(
             "{who} was {cause}: if nobody sent it, the machine may have run out of memory (see the kernel's log)"
         ),

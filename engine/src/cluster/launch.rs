@@ -236,6 +236,7 @@ impl Shape {
             port: 0,
             advertise: None,
             parent: Some(self.parent),
+            is_child: true,
         }
     }
 }

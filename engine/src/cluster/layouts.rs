@@ -333,8 +333,9 @@ fn what_a_started_process_is_told_is_of_this_version_of_the_text() {
         port: 80,
         advertise: None,
         parent: Some(12),
+        is_child: true,
     };
-    check("VERSION in join.rs", join.to_text().as_bytes(), "da8c3b78f154dcbd");
+    check("VERSION in join.rs", join.to_text().as_bytes(), "f1c5c8b1e8638c95");
 }
 
 #[test]

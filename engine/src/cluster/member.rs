@@ -412,7 +412,7 @@ impl Member {
 
     /// Whether the name node has started this process, and shows what it prints.
     pub(crate) fn is_child(&self) -> bool {
-        self.shared.join.parent.is_some()
+        self.shared.join.is_child
     }
 
     /// Has this process end if its membership ends before the driver program has, and that goes on for some seconds.

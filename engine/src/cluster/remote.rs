@@ -49,6 +49,7 @@ impl Remote {
             arguments: vec![process.host.into(), self.command(process)],
             variables: Vec::new(),
             input: [process.secret, b"\n"].concat(),
+            is_remote: true,
         }
     }
 
@@ -68,7 +69,12 @@ impl Remote {
             Role::Worker => "worker",
             Role::Parameter => "parameter",
         };
-        words.extend([format!("--role={role}").into(), "--token-file=-".into(), "--".into()]);
+        words.extend([
+            format!("--role={role}").into(),
+            "--launched".into(),
+            "--token-file=-".into(),
+            "--".into(),
+        ]);
         words.extend(self.program.iter().cloned());
         let words: Vec<Vec<u8>> = words.iter().map(|word| quoted(word)).collect();
         let folder = quoted(self.folder.as_os_str());
@@ -123,7 +129,7 @@ mod tests {
         let recipe = remote.recipe(&process);
         let command = "cd '/my data' && exec 'env' 'DISTDL_SEED=7' 'DISTDL_PROCESSES=2' 'DISTDL_PROGRESS=off' \
                        '/opt/distdl' 'worker' '--name=10.0.0.1:80' '--slot=3' '--life=1' '--role=parameter' \
-                       '--token-file=-' '--' './it'\\''s' 'a b'";
+                       '--launched' '--token-file=-' '--' './it'\\''s' 'a b'";
         assert_eq!(recipe.arguments, ["node-7", command]);
         assert_eq!((recipe.program, recipe.input), ("ssh".into(), b"a secret\n".to_vec()));
         let anywhere = remote.recipe(&RemoteProcess { slot: None, ..process });

@@ -34,6 +34,7 @@ fn shell(script: &str) -> Recipe {
         arguments: vec!["-c".into(), script.into()],
         variables: Vec::new(),
         input: Vec::new(),
+        is_remote: false,
     }
 }
 
@@ -86,6 +87,7 @@ fn join() -> Join {
         port: 0,
         advertise: None,
         parent: Some(std::process::id()),
+        is_child: true,
     }
 }
 
@@ -153,8 +155,6 @@ fn what_a_recipe_has_for_standard_input_is_there() {
     assert_eq!(family.printed.text(), "secret\n");
 }
 
-const KILLED: &str = "killed by signal 9 (SIGKILL)";
-
 /// Hangs until it is killed, and leaves no process of its own behind.
 const HANGS: &str = "kill -STOP $$";
 
@@ -166,16 +166,72 @@ fn children_are_killed_even_if_they_hang() {
     family.children.kill(7);
     family.children.kill(1);
     let end = family.ends.recv().unwrap();
-    assert_eq!((end.slot, end.cause.as_str()), (1, KILLED));
+    assert_eq!((end.slot, end.cause.as_str()), (1, ENDED_HERE));
 
     family.children.start(0).unwrap(); // In the place of one that hangs.
     let end = family.ends.recv().unwrap();
-    assert_eq!((end.slot, end.life, end.cause.as_str()), (0, 0, KILLED));
+    assert_eq!((end.slot, end.life, end.cause.as_str()), (0, 0, ENDED_HERE));
 
     family.children.kill_all();
     let end = family.ends.recv().unwrap();
-    assert_eq!((end.slot, end.life, end.cause.as_str()), (0, 1, KILLED));
+    assert_eq!((end.slot, end.life, end.cause.as_str()), (0, 1, ENDED_HERE));
     assert!(family.children.start(0).unwrap_err().to_string().contains("is ending"));
+}
+
+#[test]
+fn who_was_killed_by_others_is_not_taken_for_killed_here() {
+    let family = family(|_, _| shell("kill -KILL $$"));
+    for life in 0..20 {
+        let process = family.children.start(0).unwrap();
+        let mut end = None;
+        // As soon as it ends, and perhaps before it can be waited for.
+        while end.is_none() && !is_ending(process) {
+            end = family.ends.try_recv().ok();
+        }
+        family.children.kill(0);
+        let end = end.unwrap_or_else(|| family.ends.recv().unwrap());
+        assert_eq!((end.life, end.cause.as_str()), (life, "killed by signal 9 (SIGKILL)"));
+    }
+}
+
+#[test]
+fn a_remote_shell_tells_how_its_process_ended_before_it_is_killed() {
+    let fifo = tempfile::tempdir().unwrap();
+    let path = fifo.path().join("goes on");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let ends = format!("cat '{}'; exit 3", path.display());
+    let family = family(move |slot, _| Recipe {
+        is_remote: true,
+        ..shell(if slot == 0 { &ends } else { HANGS })
+    });
+    family.children.start(0).unwrap();
+    family.children.kill(0);
+    drop(std::fs::File::options().write(true).open(&path).unwrap());
+    assert_eq!(family.ends.recv().unwrap().cause, "exit code 3");
+
+    family.children.start(1).unwrap();
+    family.children.kill(1);
+    let end = family.ends.recv().unwrap();
+    assert_eq!(end.cause, format!("its remote shell was {ENDED_HERE}"));
+}
+
+#[test]
+fn what_a_remote_shell_says_of_an_end_is_not_taken_for_the_end_of_a_process_here() {
+    let family = family(|slot, _| Recipe {
+        is_remote: true,
+        ..shell(["exit 255", "exit 137", "kill -TERM $$"][slot as usize])
+    });
+    for (slot, cause) in [
+        "exit code 255: the remote shell failed, and has said why, or a signal ended the process there",
+        "exit code 137",
+        "its remote shell was killed by signal 15 (SIGTERM)",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        family.children.start(slot as u32).unwrap();
+        assert_eq!(family.ends.recv().unwrap().cause, cause);
+    }
 }
 
 #[test]
@@ -183,7 +239,7 @@ fn dropping_ends_all() {
     let Family { children, ends, .. } = family(|_, _| shell(HANGS));
     children.start(0).unwrap();
     drop(children);
-    assert_eq!(ends.recv().unwrap().cause, KILLED);
+    assert_eq!(ends.recv().unwrap().cause, ENDED_HERE);
     assert!(ends.recv().is_err(), "nobody is left to report anything");
 }
 
@@ -239,6 +295,7 @@ fn helper(role: &str) -> Recipe {
         arguments: [HELPER_TEST, "--exact", "--nocapture"].map(Into::into).to_vec(),
         variables: vec![(HELPER.into(), role.into())],
         input: Vec::new(),
+        is_remote: false,
     }
 }
 

@@ -62,6 +62,11 @@ fn how_a_process_ended_and_what_comes_of_it_have_sentences() {
             "killed by signal 6 (SIGABRT)",
             "slot 1 (process 71) was killed by signal 6 (SIGABRT)",
         ),
+        (
+            Some(71),
+            ENDED_HERE,
+            "slot 1 (process 71) was ended by the name node, as it lived on without its connection",
+        ),
         (Some(71), "exit code 3", "slot 1 (process 71) has ended: exit code 3"),
         (
             None,

@@ -117,6 +117,7 @@ impl Cluster {
             port: 0,
             advertise: None,
             parent: None,
+            is_child: false,
         }
     }
 
@@ -214,6 +215,7 @@ fn a_member_listens_at_the_port_that_it_is_given() {
         port,
         advertise: None,
         parent: None,
+        is_child: false,
     };
     // Another address of this host has the same port free.
     let listener = links::listen(&at("127.0.0.2")).unwrap();
