@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::slot::SlotState;
+use super::slot::{SlotState, Start};
 use super::{ConnectionId, Effect, Member, MemberLoss, NameNode, Options};
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::dismissal::Dismissal;
@@ -304,16 +304,17 @@ impl NameNode {
         if !self.finishing {
             let waits = |member: &Member| member.arrived && !self.is_active(member.peer.member);
             let spare = self.active().next().is_some() && self.members.values().any(waits);
-            let goes_on = self.slots.vacate(slot, self.now, spare);
-            // For one that gave up none is started anyway, unless others go on.
-            let gave_up = self.slots.get_mut(slot).is_some_and(|slot| slot.error.is_some());
-            if !goes_on && !gave_up {
-                let restarts = self.options.restarts_max;
-                self.note(Happening::StartsNoMore { slot, restarts });
+            if !self.slots.vacate(slot, self.now, spare) {
+                self.starts_no_more(slot);
             }
         } else if let Some(slot) = self.slots.get_mut(slot) {
             slot.state = SlotState::Empty;
         }
+    }
+
+    fn starts_no_more(&mut self, slot: u32) {
+        let restarts = self.options.restarts_max;
+        self.note(Happening::StartsNoMore { slot, restarts });
     }
 
     /// A process ended. If it was a member, its connection closes too, after the last that it said.
@@ -334,11 +335,15 @@ impl NameNode {
 
     pub(super) fn start_due(&mut self) {
         let due = self.slots.take_due(self.now, self.others_go_on());
-        for (slot, again) in due {
+        for (slot, start) in due {
+            if start == Start::NoMore {
+                self.starts_no_more(slot);
+                continue;
+            }
             let (restarts_left, restarts) = (self.slots.restarts_left(), self.options.restarts_max);
             self.note(Happening::Started {
                 slot,
-                again,
+                again: start == Start::Again,
                 restarts_left,
                 restarts,
             });

@@ -55,6 +55,17 @@ pub(super) enum SlotState {
     Filled(MemberId),
 }
 
+/// What comes of a process that was to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It is the first one for its slot.
+    First,
+    /// There was one before.
+    Again,
+    /// It may not be: the budget is used up.
+    NoMore,
+}
+
 impl Slots {
     /// Without `restarts_max` no process is started for them.
     pub(super) fn new(count: u32, restarts_max: Option<u32>) -> Self {
@@ -92,7 +103,8 @@ impl Slots {
     }
 
     /// Its process is gone. Another is started, now or later, if the budget allows it and it is not for others to do;
-    /// `spare` says whether one stands by. Gives whether another may come.
+    /// `spare` says whether one stands by. Gives whether another may come. After an error that is seen when others go
+    /// on, and so is the budget.
     pub(super) fn vacate(&mut self, slot: u32, now: Duration, spare: bool) -> bool {
         let budget = self.restarts_left;
         let Some(slot) = self.get_mut(slot) else { return true };
@@ -107,20 +119,24 @@ impl Slots {
             0 => Duration::ZERO,
             lives => DELAY_MIN.saturating_mul(1 << (lives - 1).min(16)).min(DELAY_MAX),
         };
-        if slot.error.is_some() {
+        let gave_up = slot.error.is_some();
+        if gave_up {
             delay = delay.max(DELAY_MIN);
         }
         if spare {
             delay = delay.max(DELAY_BEHIND_SPARE);
         }
         slot.short_lives = slot.short_lives.saturating_add(1);
-        slot.state = if budget > 0 {
+        let comes = budget > 0 || gave_up;
+        slot.state = if comes {
             SlotState::Due(now + delay)
         } else {
             SlotState::Empty
         };
-        self.restarts_left = Some(budget.saturating_sub(1));
-        budget > 0
+        if !gave_up {
+            self.restarts_left = Some(budget.saturating_sub(1));
+        }
+        comes
     }
 
     /// Processes that may still be started for those that end, if it is not for others to do.
@@ -137,16 +153,27 @@ impl Slots {
     }
 
     /// Slots for which a process is to be started by now; those that ended with an error only if others go on.
-    pub(super) fn take_due(&mut self, now: Duration, others_go_on: bool) -> Vec<(u32, bool)> {
+    pub(super) fn take_due(&mut self, now: Duration, others_go_on: bool) -> Vec<(u32, Start)> {
         let mut due = Vec::new();
         for (number, slot) in (0..).zip(&mut self.list) {
-            let held = slot.error.is_some() && !others_go_on;
-            if !held && matches!(slot.state, SlotState::Due(at) if at <= now) {
-                due.push((number, slot.started > 0));
-                slot.state = SlotState::Starting(now);
-                slot.since = now;
-                slot.started += 1;
+            let gave_up = slot.error.is_some();
+            let held = gave_up && !others_go_on;
+            if held || !matches!(slot.state, SlotState::Due(at) if at <= now) {
+                continue;
             }
+            if gave_up && let Some(budget) = &mut self.restarts_left {
+                let Some(left) = budget.checked_sub(1) else {
+                    slot.state = SlotState::Empty;
+                    due.push((number, Start::NoMore));
+                    continue;
+                };
+                *budget = left;
+            }
+            let start = if slot.started > 0 { Start::Again } else { Start::First };
+            due.push((number, start));
+            slot.state = SlotState::Starting(now);
+            slot.since = now;
+            slot.started += 1;
         }
         due
     }
@@ -287,6 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_is_started_after_an_error_counts_when_it_is_started() {
+        let mut slots = Slots::new(2, Some(1));
+        slots.schedule(SECOND);
+        assert_eq!(slots.take_due(SECOND, true).len(), 2);
+        slots.list[0].error = Some((SECOND, "no such file".to_owned()));
+        assert!(slots.vacate(0, SECOND, false));
+        assert_eq!(slots.restarts_left(), 1);
+        assert!(
+            slots.vacate(1, SECOND, false),
+            "nobody else has taken the one that is left"
+        );
+        assert_eq!(slots.restarts_left(), 0);
+        assert_eq!(slots.take_due(2 * SECOND, false), [(1, Start::Again)]);
+        assert_eq!(slots.take_due(2 * SECOND, true), [(0, Start::NoMore)]);
+        assert_eq!(slots.take_due(2 * SECOND, true), []);
+    }
+
+    #[test]
     fn a_place_whose_process_failed_waits_for_others_to_go_on_until_somebody_was_in_it_again() {
         let mut slots = Slots::new(1, Some(1000));
         let ends = |slots: &mut Slots, now| {
@@ -296,9 +341,9 @@ mod tests {
         slots.list[0].error = Some((SECOND, "no such file".to_owned()));
         slots.list[0].state = SlotState::Due(SECOND);
         assert_eq!(slots.take_due(SECOND, false), []);
-        assert_eq!(slots.take_due(SECOND, true), [(0, false)]);
+        assert_eq!(slots.take_due(SECOND, true), [(0, Start::First)]);
         ends(&mut slots, SECOND);
-        assert_eq!(slots.take_due(2 * SECOND, false), [(0, true)]);
+        assert_eq!(slots.take_due(2 * SECOND, false), [(0, Start::Again)]);
         assert_eq!(slots.first_error(), None);
     }
 }
