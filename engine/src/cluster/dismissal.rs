@@ -19,6 +19,16 @@ pub enum Dismissal {
         "{0} was counted as lost, and what it has computed since counts for nothing; a new process takes its place: start the program again, unless that was done"
     )]
     Lost(MemberId),
+    /// It is taken for lost just now.
+    #[error(
+        "{member} is counted as lost: {cause}; what it has computed counts for nothing, and a new process takes its place: start the program again, unless that was done"
+    )]
+    TakenForLost {
+        /// Who it is.
+        member: MemberId,
+        /// Why.
+        cause: String,
+    },
     /// It says that it is who it cannot be.
     #[error("{0} listens at another address than before; start the program again")]
     Moved(MemberId),

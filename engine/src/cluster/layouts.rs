@@ -164,6 +164,10 @@ fn dismissals() -> Vec<Dismissal> {
         Dismissal::Over,
         Dismissal::Connected(member),
         Dismissal::Lost(member),
+        Dismissal::TakenForLost {
+            member,
+            cause: "nothing was heard of it".to_owned(),
+        },
         Dismissal::Moved(member),
         Dismissal::Ahead(member),
         Dismissal::EarlierRun,
@@ -314,7 +318,7 @@ fn what_processes_say_to_each_other_is_of_this_version_of_the_protocol() {
         variants(&answers()),
         variants(&dismissals()),
     ];
-    check("PROTOCOL_VERSION", &said.concat(), "2eb8d23d9f64af48");
+    check("PROTOCOL_VERSION", &said.concat(), "e42c7d14e5f1a32d");
 }
 
 #[test]

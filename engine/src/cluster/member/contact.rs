@@ -39,6 +39,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5
 /// process.
 const CLOSED_MAX: u32 = 3;
 
+/// What a connection is that the name node has closed without a word.
+const ENDED: &str = "the name node has ended, or has taken this process for lost before it took part in anything";
+
 /// Why nobody listens to a name node any more.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Gone {
@@ -79,11 +82,13 @@ fn looks_for(reason: &str, name_node: &Address, grace: Duration) -> String {
 }
 
 /// What is said in the end, if none has come.
-fn not_found(reason: String, name_node: &Address, grace: Duration) -> String {
-    match grace.is_zero() {
+fn not_found(reason: String, name_node: &Address, grace: Duration, missed: Option<&Missed>) -> String {
+    match missed {
         // The name node is the parent: there will be no other.
-        true => reason,
-        false => format!("{reason}, and no other one was found at {name_node} for {grace:?} (`--name-grace`)"),
+        None => reason,
+        Some(missed) => {
+            format!("{reason}, and no other one was found at {name_node} for {grace:?} (`--name-grace`): {missed}")
+        }
     }
 }
 
@@ -209,7 +214,7 @@ impl Shared {
         loop {
             let order = match control::receive(socket, MESSAGE_BYTES_MAX) {
                 Ok(Some(order)) => order,
-                Ok(None) => return Gone::Broken("the name node has ended".to_owned()),
+                Ok(None) => return Gone::Broken(ENDED.to_owned()),
                 Err(error) => return Gone::Broken(format!("the connection to the name node failed: {error}")),
             };
             match order {
@@ -231,7 +236,7 @@ impl Shared {
     }
 
     /// Looks for a name node that is started again, and says again what it may not know.
-    fn find_again(
+    pub(super) fn find_again(
         &self,
         listener: &Listener,
         capacity: Capacity,
@@ -255,6 +260,7 @@ impl Shared {
         };
         self.peer_cache.forget_questions();
         let [mut pause, longest] = PAUSES;
+        let mut missed = None;
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);
             if let Ok((socket, Admission { member: id, .. })) = contact {
@@ -299,16 +305,22 @@ impl Shared {
                 // A connection that has broken here first is gone there soon.
                 Err(Missed::Dismissed(Dismissal::Connected(_))) => {}
                 Err(Missed::Dismissed(reason)) => return Err(Gone::Dismissed(reason)),
-                _ => {}
+                Err(why) => missed = Some(why),
+                Ok(_) => {}
             }
             let state = lock(self);
-            if state.closed.is_some() {
-                break;
+            if let Some(closed) = &state.closed {
+                return Err(Gone::Broken(closed.clone()));
             }
             let _ = self.changed.wait_timeout(state, pause);
             pause = (pause * 2).min(longest);
         }
-        Err(Gone::Broken(not_found(reason, &self.join.name_node, grace)))
+        Err(Gone::Broken(not_found(
+            reason,
+            &self.join.name_node,
+            grace,
+            missed.as_ref(),
+        )))
     }
 
     pub(super) fn beat(&self, interval: Duration) {
@@ -339,16 +351,18 @@ mod tests {
 
     #[test]
     fn who_looks_for_a_name_node_says_where_and_for_how_long() {
-        let (gone, at) = ("the name node has ended", Address::Tcp(([10, 0, 0, 1], 80).into()));
+        let (gone, at) = ("the connection broke", Address::Tcp(([10, 0, 0, 1], 80).into()));
         let grace = Duration::from_secs(30);
         assert_eq!(
             looks_for(gone, &at, grace),
-            "the name node has ended; looking for another one at 10.0.0.1:80 for 30s (`--name-grace`)"
+            "the connection broke; looking for another one at 10.0.0.1:80 for 30s (`--name-grace`)"
         );
+        let missed = Missed::Refused("it has another secret".to_owned());
         assert_eq!(
-            not_found(gone.to_owned(), &at, grace),
-            "the name node has ended, and no other one was found at 10.0.0.1:80 for 30s (`--name-grace`)"
+            not_found(gone.to_owned(), &at, grace, Some(&missed)),
+            "the connection broke, and no other one was found at 10.0.0.1:80 for 30s (`--name-grace`): it has another \
+             secret"
         );
-        assert_eq!(not_found(gone.to_owned(), &at, Duration::ZERO), gone);
+        assert_eq!(not_found(gone.to_owned(), &at, Duration::ZERO, None), gone);
     }
 }

@@ -429,6 +429,28 @@ fn a_driver_program_that_waits_for_orders_is_told_that_its_cluster_is_gone() {
     member.leave(None);
 }
 
+#[test]
+fn who_finds_no_name_node_says_why_and_is_not_kept_from_ending_by_the_search() {
+    let never = Duration::from_secs(1 << 20);
+    for grace in [Duration::from_millis(100), never] {
+        let cluster = Cluster::new();
+        let (member, _lead) = cluster.member(0, grace);
+        drop(cluster);
+        let is_told_to_end = grace == never;
+        if is_told_to_end {
+            member.shared.close("its program has ended");
+        }
+        let listener = Listener::bind_local().unwrap();
+        let found = member
+            .shared
+            .find_again(&listener, CAPACITY, "the connection broke".to_owned());
+        let gone = found.err().unwrap().to_string();
+        let says_why = gone.contains("for 100ms (`--name-grace`): cannot reach the name node at");
+        assert_eq!(is_told_to_end, gone == "its program has ended", "{gone}");
+        assert_eq!(is_told_to_end, !says_why, "{gone}");
+    }
+}
+
 /// A thread that reads links must not wait for one that is full, or two processes may wait for each other.
 #[test]
 fn what_is_sent_soon_does_not_wait_for_a_link_that_nobody_reads() {

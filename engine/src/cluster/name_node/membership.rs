@@ -251,7 +251,12 @@ impl NameNode {
             slot.cause = Some(cause.clone());
         }
         self.effects.push(Effect::Kill { slot });
-        self.take_out(member, &cause, None);
+        // Who has taken part in nothing may come back as somebody else.
+        let word = self.is_active(member).then(|| Dismissal::TakenForLost {
+            member,
+            cause: cause.clone(),
+        });
+        self.take_out(member, &cause, word);
     }
 
     /// The last `word` is for the member.

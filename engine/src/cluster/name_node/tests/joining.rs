@@ -70,6 +70,30 @@ fn who_was_lost_and_comes_back_leaves_the_place_to_the_process_that_is_started_i
     assert_eq!(dismissal(&effects, 3), None);
 }
 
+/// It would take the name node for gone, and look for another one.
+#[test]
+fn who_is_taken_for_lost_while_its_connection_stands_is_told_why() {
+    let mut node = two_members();
+    node.generation.members = node
+        .members
+        .values()
+        .take(1)
+        .map(|member| member.peer.clone())
+        .collect();
+    let lease = node.options.lease;
+    let effects = node.handle(lease, Event::Tick);
+    let cause = format!("nothing was heard of it for {lease:?}");
+    let (reason, _) = dismissal(&effects, 0).expect("it is told");
+    assert_eq!(
+        reason,
+        Dismissal::TakenForLost {
+            member: MemberId(0),
+            cause
+        }
+    );
+    assert_eq!(dismissal(&effects, 1), None, "it may come back as somebody else");
+}
+
 /// The numbers of those that come later would otherwise go on above.
 #[test]
 fn who_names_a_number_that_was_never_given_is_not_let_in_and_changes_nothing() {
