@@ -32,6 +32,8 @@ pub enum Happening {
         action: u64,
         /// Members that it expects back.
         members: usize,
+        /// The error that the action before it has ended with, as the journal says.
+        error: Option<String>,
     },
     /// A process is started.
     Started {
@@ -345,10 +347,15 @@ impl ClusterEvent {
                     "{who} {have} not come to action {action}, {site}, where others wait for {seconds} s: {why}"
                 ))
             }
-            Happening::WentOn { action, members } => Some(match members {
-                1 => format!("going on at action {action} with 1 member"),
-                members => format!("going on at action {action} with {members} members"),
-            }),
+            Happening::WentOn { action, members, error } => {
+                let plural = if *members == 1 { "" } else { "s" };
+                let failed = error.as_ref().map_or_else(String::new, |error| {
+                    format!("; the action before it has failed, as the journal has it, and is not run again: {error}")
+                });
+                Some(format!(
+                    "going on at action {action} with {members} member{plural}{failed}"
+                ))
+            }
             Happening::LacksState { site, .. } => Some(format!(
                 "optimizer state was lost with all the processes that kept it: {site} waits until another process is \
                  started for this cluster, and begins anew then (`--parameter-copies 2` keeps two copies)"

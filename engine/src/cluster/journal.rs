@@ -69,7 +69,7 @@ pub(crate) enum LogEntry {
         head: Head,
         /// Members that finished its loop themselves.
         finished_by: Vec<MemberId>,
-        /// The answer; `None` in what [`Journal::open`] returns.
+        /// The answer; in what [`Journal::open`] returns only if it is an error.
         answer: Option<Answer>,
     },
     /// A driver program has ended well: no process is started any more.
@@ -211,6 +211,11 @@ impl Journal {
         Ok(())
     }
 
+    /// The folder that it is in; `None` if nobody will read the log again.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.lock.as_ref().and(self.path.parent())
+    }
+
     /// What it takes, and may take.
     pub(crate) fn quota(&self) -> JournalQuota {
         self.quota
@@ -347,7 +352,7 @@ impl Journal {
 /// Keeps what is still of use: of an answered action neither its answer nor how it came about.
 pub(super) fn remember(entries: &mut Vec<LogEntry>, mut entry: LogEntry) {
     if let LogEntry::Answered { answer, .. } = &mut entry {
-        *answer = None;
+        answer.take_if(|answer| !matches!(answer, Answer::Failed(_)));
         let last = entries
             .iter()
             .rposition(|entry| matches!(entry, LogEntry::Answered { .. }));

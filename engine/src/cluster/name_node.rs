@@ -198,7 +198,7 @@ pub(crate) struct NameNode {
     /// The last action that has an answer, as all before it have. What they were is in the journal alone: a program may
     /// run for weeks.
     last_answered: Option<Head>,
-    /// The error that it ended with, which all are told.
+    /// The error that it ended with, which all are told, also by the journal.
     failure: Option<String>,
     /// Members that finished its loop themselves.
     finished_by: BTreeSet<MemberId>,
@@ -284,9 +284,15 @@ impl NameNode {
             self.log(LogEntry::Run(self.options.run));
         } else {
             let (action, members) = (self.action_number(), self.members.len());
-            self.note(Happening::WentOn { action, members });
+            let error = self.failure.clone();
+            self.note(Happening::WentOn { action, members, error });
         }
         self.settle()
+    }
+
+    /// The error that the last action ended with, if it ended so.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// When to say [`Event::Tick`] if nothing else happens before.

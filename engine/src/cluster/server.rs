@@ -389,7 +389,7 @@ impl Machine {
                     }
                     (self.notes)(event);
                 }
-                Effect::Finish { error: Some(error) } => return Some(Err(error)),
+                Effect::Finish { error: Some(error) } => return Some(Err(self.with_remedy(error))),
                 Effect::Finish { error: None } => {
                     self.chaos.end();
                     return Some(Ok(()));
@@ -397,6 +397,19 @@ impl Machine {
             }
         }
         None
+    }
+
+    /// An error of the program. One of an action is in the journal, and whoever goes on from that is told it again.
+    fn with_remedy(&self, error: String) -> String {
+        let is_kept = self.node.failure().is_some_and(|failure| error.contains(failure));
+        match self.journal.folder().filter(|_| is_kept) {
+            Some(folder) => format!(
+                "{error}; mend the cause, and remove the folder {}: its journal has this error, and with it the program \
+                 would end with the same again",
+                folder.display()
+            ),
+            None => error,
+        }
     }
 
     fn close(&mut self, connection: ConnectionId) {

@@ -78,8 +78,16 @@ impl NameNode {
                 }
                 self.broken = Some("it was cut before the name node was started again".to_owned());
             }
-            LogEntry::Answered { head, finished_by, .. } => {
+            LogEntry::Answered {
+                head,
+                finished_by,
+                answer,
+            } => {
                 self.last_answered = Some(head);
+                self.failure = match answer {
+                    Some(Answer::Failed(error)) => Some(error.to_string()),
+                    _ => None,
+                };
                 self.finished_by = finished_by.into_iter().collect();
                 (self.action, self.round) = (None, None);
             }

@@ -71,7 +71,11 @@ fn a_name_node_that_comes_back_lets_the_round_go_on_in_its_generation() {
         world.everybody_moves();
     }
     world.crash();
-    let goes_on = Happening::WentOn { action: 0, members: 3 };
+    let goes_on = Happening::WentOn {
+        action: 0,
+        members: 3,
+        error: None,
+    };
     assert_eq!(world.notes.iter().filter(|note| **note == goes_on).count(), 1);
     world.run_to_the_end();
     assert_eq!(world.finished, Some(None));

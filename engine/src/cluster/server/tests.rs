@@ -9,9 +9,10 @@ use crate::cluster::control::{self, JOIN_BYTES_MAX};
 use crate::cluster::events::Happening;
 use crate::cluster::handshake::permits::HANDSHAKES_MAX;
 use crate::cluster::handshake::{self, Mine, Refused};
-use crate::cluster::protocol::{ActionKind, Head, Inventory, LoopState};
+use crate::cluster::protocol::{ActionKind, Answer, Head, Inventory, LoopState};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::socket::{Socket, connect, pair};
+use crate::error::EngineError;
 use crate::id::DatasetId;
 
 /// What does not happen for so long never does.
@@ -179,6 +180,43 @@ fn a_name_node_that_is_started_again_lets_in_the_build_of_its_journal_once_that_
         shake_hands(&server, &secrets, 7).unwrap();
         ends(server);
     }
+}
+
+/// Its cause may have been mended.
+#[test]
+fn an_error_that_the_journal_has_is_said_to_be_from_there_and_how_to_be_rid_of_it() {
+    let (folder, secrets) = (tempfile::tempdir().unwrap(), Secrets::random().unwrap());
+    let (mut journal, _) = Journal::open(folder.path(), 1 << 30).unwrap();
+    let Report::Arrive { head, .. } = arrive() else {
+        panic!("it arrives otherwise");
+    };
+    let failed = LogEntry::Answered {
+        head,
+        finished_by: Vec::new(),
+        answer: Some(Answer::Failed(EngineError::invalid("no such file", "name another"))),
+    };
+    journal.append(&LogEntry::Run(7)).unwrap();
+    journal.append(&failed).unwrap();
+    drop(journal);
+    let (said, sentences) = channel();
+    let server = Server::start(Setup {
+        journal: Journal::open(folder.path(), 1 << 30).unwrap(),
+        notes: Box::new(move |event: ClusterEvent| said.send(event.sentence()).unwrap()),
+        ..setup(&secrets)
+    });
+    let server = server.unwrap();
+    let first = sentences.recv_timeout(PATIENCE).unwrap().unwrap();
+    let words = "going on at action 1 with 0 members; the action before it has failed, as the journal has it";
+    assert!(first.starts_with(words) && first.contains("no such file"), "{first}");
+
+    let member = shake_hands(&server, &secrets, 7).unwrap();
+    let error = EngineError::invalid("no such file", "name another").to_string();
+    for report in [join(), Report::Leave { error: Some(error) }] {
+        control::send(&member, &report, JOIN_BYTES_MAX).unwrap();
+    }
+    let error = server.wait().unwrap_err();
+    let remedy = format!("; mend the cause, and remove the folder {}:", folder.path().display());
+    assert!(error.contains("no such file") && error.contains(&remedy), "{error}");
 }
 
 #[test]
