@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -209,7 +210,21 @@ fn notes(config: &Config, goes_on: bool, bar: Arc<Bar>, ending: Arc<AtomicBool>)
 fn events(path: &Path, goes_on: bool) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).append(goes_on).write(true).truncate(!goes_on);
-    options.open(path)
+    let mut file = options.open(path)?;
+    if goes_on && ends_within_a_line(path, &file) {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// Whether the name node before this one was killed while it wrote.
+fn ends_within_a_line(path: &Path, file: &File) -> bool {
+    let mut last = [b'\n'];
+    let is_read = file.metadata().is_ok_and(|data| {
+        let end = data.len().checked_sub(1).filter(|_| data.is_file());
+        end.is_some_and(|end| File::open(path).is_ok_and(|file| file.read_exact_at(&mut last, end).is_ok()))
+    });
+    is_read && last != [b'\n']
 }
 
 /// Draws how far the members together are.
@@ -257,6 +272,10 @@ mod tests {
             writeln!(events(&path, goes_on).unwrap(), "{line}").unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
         }
+        // As one has left them that was killed while it wrote.
+        write!(events(&path, true).unwrap(), "half a li").unwrap();
+        writeln!(events(&path, true).unwrap(), "fourth").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "third\nhalf a li\nfourth\n");
         assert!(events(&folder.path().join("new"), true).is_ok());
     }
 }
