@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use distdl_storage::{BlockId, Level, StorageError};
+use indicatif::HumanBytes;
 
 use self::later::Concatenations;
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
@@ -178,6 +179,15 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
                 tracing::warn!(block = %id, operator = node.operator, "a block is not kept: {error}");
                 false
             }
+            Ok(false) => {
+                if node.is_first_without_room() {
+                    tracing::warn!(
+                        "{}",
+                        without_room(node, partition, block.memory_bytes(), store.memory_bytes_max())
+                    );
+                }
+                false
+            }
             kept => kept.map_err(no_room)?,
         },
         None => false,
@@ -200,6 +210,19 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
         faults.reach(Point::Block(blocks));
     }
     Ok((node.record_type.stream(block, context.resources.batch_records)?, kept))
+}
+
+/// What is said of the first block of a dataset that finds no room in memory.
+fn without_room(node: &Node, partition: usize, bytes: u64, bytes_max: u64) -> String {
+    format!(
+        "`{}` (declared at {}): partition {partition} takes {} in memory and finds no room there, so it is not kept and is \
+         computed again whenever it is read, as all of this dataset that find none; raise `memory`, which is {}, or keep \
+         it on disk, too: `persist(Level::MemoryAndDisk)`",
+        node.title(),
+        node.site,
+        HumanBytes(bytes),
+        HumanBytes(bytes_max),
+    )
 }
 
 fn compute(

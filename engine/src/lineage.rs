@@ -182,6 +182,8 @@ pub(crate) struct Node {
     determinacy: AtomicU8,
     /// Whether it is derived from nothing any more: its blocks are all there is of it.
     cut: AtomicBool,
+    /// Whether it was said that a block of it found no room.
+    told_of_room: AtomicBool,
     /// The keys of its partitions' computations, if it is memoized and they were asked for, or what was known of its
     /// partitions when its lineage was cut.
     pub(crate) keys: OnceLock<Vec<Digest>>,
@@ -283,6 +285,11 @@ impl Node {
         self.spec.prepare.is_none() || self.prepared.get().is_some() || self.is_cut()
     }
 
+    /// Whether this is the first block of it that finds no room: people are told once.
+    pub(crate) fn is_first_without_room(&self) -> bool {
+        !self.told_of_room.swap(true, Ordering::SeqCst)
+    }
+
     /// Whether its blocks may be there before the program has computed any.
     pub(crate) fn is_remembered(&self) -> bool {
         self.memo.is_some() && self.level().is_some()
@@ -327,6 +334,7 @@ impl Graph {
             prepared: OnceLock::new(),
             determinacy: AtomicU8::new(0),
             cut: AtomicBool::new(false),
+            told_of_room: AtomicBool::new(false),
             keys: OnceLock::new(),
         });
         self.entries.insert(

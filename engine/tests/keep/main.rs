@@ -8,6 +8,7 @@ mod copies;
 mod cuts;
 mod determinacy;
 mod outputs;
+mod room;
 
 mod cancelled;
 
