@@ -12,6 +12,10 @@ use crate::lineage::{Dependency, Determinacy, Lineage, Node};
 use crate::metrics::Size;
 use crate::plan::{Output, Plan, Stage, plan};
 
+/// What is said of the plan of one process of several.
+const ALONE: &str = "  This is what this process would do alone: all processes of its cluster share these tasks, and\n  \
+                     read the blocks that others have instead of computing them.\n";
+
 impl<T: Record> Dataset<T> {
     /// How this dataset is derived and how an action on it would run now, as text.
     ///
@@ -19,6 +23,9 @@ impl<T: Record> Dataset<T> {
     /// in the order in which they run. Chains of operators that one stage fuses are written as one line. What is
     /// persisted shows how many of its blocks are in this process, and their records and bytes in memory; what is not
     /// determinate; what was checkpointed, where it is read from, or that its lineage is cut.
+    ///
+    /// In a process of several the plan is that of this process as if it were alone: what the others have is known once
+    /// all have come to an action.
     pub fn explain(&self) -> String {
         let lineage = self.context().lineage(self.id());
         let partitions: Vec<usize> = (0..self.partitions()).collect();
@@ -28,6 +35,9 @@ impl<T: Record> Dataset<T> {
         let mut text = String::from("Lineage\n");
         write_lineage(&mut text, &lineage, &|node| stored_blocks(self.context(), node));
         write_plan(&mut text, &lineage, &plan);
+        if self.context().is_in_cluster() {
+            text.push_str(ALONE);
+        }
         text
     }
 }

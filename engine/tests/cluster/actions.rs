@@ -6,7 +6,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{
-    Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport, Tallies,
+    Config, Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport,
+    Tallies,
 };
 use distdl_storage::Records;
 use proptest::prelude::*;
@@ -383,5 +384,19 @@ fn processes_that_begin_with_other_records_are_found_out() {
     assert!(
         error.contains("records (which come out of a `HashMap` in any order)"),
         "{error}"
+    );
+}
+
+#[test]
+fn a_plan_says_that_it_is_of_one_process_where_there_are_several() {
+    let run = TestCluster::new(2)
+        .run(|context| Ok(context.range(0..10, 2).explain()))
+        .unwrap();
+    let alone = Context::new(Config::default()).unwrap().range(0..10, 2).explain();
+    let words = "what this process would do alone";
+    assert!(
+        run.results.iter().all(|text| text.contains(words)) && !alone.contains(words),
+        "{:?}",
+        run.results
     );
 }
