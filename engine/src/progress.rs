@@ -15,6 +15,7 @@ mod at_work;
 
 use at_work::AtWork;
 pub use at_work::LongestTask;
+pub(crate) use at_work::told_after;
 
 /// Time between two looks at what runs.
 pub(crate) const LOOK_TIME: Duration = Duration::from_millis(100);

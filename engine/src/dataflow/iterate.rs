@@ -22,8 +22,8 @@ mod shards;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use distdl_storage::Unpoisoned;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,7 @@ use crate::error::Result;
 use crate::iteration::{Iteration, StepReport, Tallies};
 use crate::metrics::Metrics;
 use crate::parameters::Parameters;
+use crate::progress::told_after;
 
 /// One lane's update of one step, on its way to the workers of this process that use it. All read the same vector.
 /// Where updates come in any order, the lane is the place that it was given.
@@ -61,6 +62,9 @@ struct Finished {
     worker: u64,
     step: u64,
 }
+
+/// Time between two looks at lanes where no step ends.
+const LOOK_TIME: Duration = Duration::from_secs(1);
 
 /// Sees a step that is applied.
 pub(crate) type Observe<'a> = &'a mut dyn FnMut(&StepReport) -> Result<()>;
@@ -98,8 +102,14 @@ pub(crate) fn run_loop(
     observe: Observe<'_>,
 ) -> Result<()> {
     let begun = Instant::now();
-    let ended = start(workers, exchange)?;
-    let mut waiting = watch(exchange, reports, observe);
+    let pool = Arc::new(Pool::new(exchange));
+    let mut lanes = LongLanes {
+        // Its lanes are dropped by the workers.
+        pool: Arc::downgrade(&pool),
+        told: 0,
+    };
+    let ended = start(workers, exchange, pool)?;
+    let mut waiting = watch(exchange, &mut lanes, reports, observe);
     let _ = ended.recv();
     metrics.iterated(exchange.times(begun.elapsed()));
     exchange.spread_states();
@@ -113,17 +123,19 @@ pub(crate) fn run_loop(
 }
 
 /// Follows the steps until no more reports come. Returns the reports of steps that were not applied by then.
-fn watch(exchange: &Exchange, received: &Receiver<Vec<StepReport>>, observe: Observe<'_>) -> VecDeque<StepReport> {
+fn watch(
+    exchange: &Exchange,
+    lanes: &mut LongLanes,
+    received: &Receiver<Vec<StepReport>>,
+    observe: Observe<'_>,
+) -> VecDeque<StepReport> {
     let mut waiting = VecDeque::new();
     loop {
         // An owner reports when its own shards have finished a step; others may be about to.
-        let reports = match waiting.is_empty() {
-            true => received.recv().map_err(RecvTimeoutError::from),
-            false => received.recv_timeout(REPORT_DELAY),
-        };
-        match reports {
+        let look_time = if waiting.is_empty() { LOOK_TIME } else { REPORT_DELAY };
+        match received.recv_timeout(look_time) {
             Ok(reports) => waiting.extend(reports),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => lanes.look(exchange),
             Err(RecvTimeoutError::Disconnected) => return waiting,
         }
         observe_applied(exchange, &mut waiting, observe);
@@ -141,12 +153,41 @@ fn observe_applied(exchange: &Exchange, waiting: &mut VecDeque<StepReport>, obse
     }
 }
 
-fn start(workers: &Workers, exchange: &Arc<Exchange>) -> Result<Receiver<()>> {
+/// Lanes whose steps do not end: people are told, as they are of tasks.
+struct LongLanes {
+    pool: Weak<Pool>,
+    /// How often it was told of one.
+    told: u32,
+}
+
+impl LongLanes {
+    fn look(&mut self, exchange: &Exchange) {
+        let at_work = self.pool.upgrade().map(|pool| pool.at_work()).unwrap_or_default();
+        if let Some(longest) = self.warning(&at_work, Instant::now()) {
+            tracing::warn!("`iterate` (declared at {}) {longest}", exchange.iteration.site);
+        }
+    }
+
+    /// What people are to be told of lanes that are at work since then, if anything.
+    fn warning(&mut self, at_work: &[(usize, Instant)], now: Instant) -> Option<String> {
+        let (lane, since) = at_work.iter().min_by_key(|(_, since)| *since)?;
+        let lasted = now.saturating_duration_since(*since);
+        if lasted < told_after(self.told) {
+            return None;
+        }
+        self.told += 1;
+        let (seconds, process) = (lasted.as_secs(), std::process::id());
+        Some(format!(
+            "has been at a step of lane {lane} for {seconds} s (process {process}): the action waits for that"
+        ))
+    }
+}
+
+fn start(workers: &Workers, exchange: &Arc<Exchange>, pool: Arc<Pool>) -> Result<Receiver<()>> {
     let exchange = Arc::clone(exchange);
     // No report comes when the last worker is done: then this is dropped.
     let closing = Arc::new(Closing(Arc::clone(&exchange)));
     let closings = Mutex::new(vec![closing; workers.count()]);
-    let pool = Arc::new(Pool::new(&exchange));
     let idle = (exchange.team.ranks() > 1).then(|| Arc::clone(&exchange) as Arc<dyn IdlePoll>);
     let build: Build = Arc::new(move |worker| {
         let closing = closings.lock().unpoisoned().pop();
@@ -171,4 +212,32 @@ fn build(worker: &mut Worker, exchange: &Arc<Exchange>, pool: &Arc<Pool>, closin
         let contributions = lanes(scope, finished, Hosted::new(exchange, pool, index));
         apply(scope, contributions, Owned::new(exchange, index), closing).connect_loop(handle);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_whose_step_does_not_end_is_told_of_at_doubling_times() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut lanes = LongLanes {
+            pool: Weak::new(),
+            told: 0,
+        };
+        assert_eq!(lanes.warning(&[], at(1000)), None, "no lane is at work");
+        let at_work = [(7, at(5)), (3, begun)];
+        let told = (0..200).filter_map(|seconds| Some((seconds, lanes.warning(&at_work, at(seconds))?)));
+        let told: Vec<(u64, String)> = told.collect();
+        let expected = [30, 60, 120].map(|seconds| {
+            let process = std::process::id();
+            let words = "the action waits for that";
+            (
+                seconds,
+                format!("has been at a step of lane 3 for {seconds} s (process {process}): {words}"),
+            )
+        });
+        assert_eq!(told, expected);
+    }
 }

@@ -43,6 +43,11 @@ impl Display for LongestTask {
     }
 }
 
+/// How long something must last for people to be told of it, when they were told of something so often before.
+pub(crate) fn told_after(told: u32) -> Duration {
+    LONG.saturating_mul(2_u32.saturating_pow(told))
+}
+
 /// The tasks that workers of this process are at.
 #[derive(Debug, Default)]
 pub(super) struct AtWork {
@@ -88,7 +93,7 @@ impl AtWork {
     /// What people are to be told now, if anything.
     pub(super) fn warning(&self, now: Instant) -> Option<String> {
         let mut state = self.state.lock().unpoisoned();
-        let long = LONG.saturating_mul(2_u32.saturating_pow(state.told));
+        let long = told_after(state.told);
         let longest = self.oldest(&state, now, long)?;
         state.told += 1;
         let lasts = |(_, since): &&(usize, Instant)| now.saturating_duration_since(*since) >= long;

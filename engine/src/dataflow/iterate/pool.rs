@@ -2,6 +2,7 @@
 //! a slow worker holds one lane up and not all of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use distdl_storage::Unpoisoned;
 
@@ -23,6 +24,8 @@ struct LaneEntry {
     step: u64,
     /// Not here before it is made, and while a worker has it.
     lane: Option<HostedLane>,
+    /// Since when a worker computes its step.
+    since: Option<Instant>,
 }
 
 impl Pool {
@@ -34,6 +37,7 @@ impl Pool {
             home: exchange.placement.lanes[*lane] - first,
             step: exchange.parameters.version(),
             lane: None,
+            since: None,
         };
         Self {
             exchange: Arc::clone(exchange),
@@ -57,7 +61,7 @@ impl Pool {
 
     fn put_back(&self, lane: HostedLane, go_on: impl Fn(&mut u64)) {
         if let Some(entry) = self.entries().iter_mut().find(|entry| entry.index == lane.index) {
-            entry.lane = Some(lane);
+            (entry.lane, entry.since) = (Some(lane), None);
             go_on(&mut entry.step);
         }
     }
@@ -78,7 +82,15 @@ impl Pool {
             let is_other = entry.home != worker;
             (is_other && !is_asynchronous, entry.step, is_other, entry.index)
         })?;
+        next.since = Some(Instant::now());
         Some((next.lane.take()?, next.step))
+    }
+
+    /// The lanes whose steps are computed, each since when.
+    pub(super) fn at_work(&self) -> Vec<(usize, Instant)> {
+        let entries = self.entries();
+        let at_work = entries.iter().filter_map(|entry| Some((entry.index, entry.since?)));
+        at_work.collect()
     }
 
     /// Takes back the lanes whose updates have their places in steps now.
@@ -107,5 +119,58 @@ impl Drop for Pool {
             .filter_map(|entry| entry.lane.take())
             .collect();
         lanes.into_iter().for_each(|lane| lane.end(&self.exchange));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::dataflow::exchange::{Makers, Setting};
+    use crate::dataflow::team::Team;
+    use crate::error::Result;
+    use crate::iteration::{Iteration, Lane, Placement, Tallies};
+    use crate::parameters::Parameters;
+
+    struct Nothing;
+
+    impl Lane for Nothing {
+        fn step(&mut self, _: u64, _: &[f32], _: &mut [f32]) -> Result<Tallies> {
+            Ok(Tallies::default())
+        }
+    }
+
+    #[test]
+    fn a_lane_is_at_work_from_when_it_is_taken_until_it_is_put_back() {
+        let placement = Placement {
+            lanes: vec![0, 0],
+            shards: vec![0],
+        };
+        let makers = Makers {
+            lane: Arc::new(|_| Ok(Box::new(Nothing))),
+            shard: Arc::new(|_| unreachable!("no shard is made")),
+        };
+        let exchange = Exchange::new(
+            Iteration::new(1, 2).with_shards(1),
+            placement,
+            Team::alone(1),
+            Arc::new(Parameters::new(vec![1.0; 4])),
+            makers,
+            Setting::default(),
+            std::sync::mpsc::channel().0,
+        );
+        let exchange = Arc::new(exchange);
+        let pool = Pool::new(&exchange);
+        (0..2).for_each(|index| pool.put(HostedLane::new(&exchange, index, Box::new(Nothing))));
+        assert_eq!(pool.at_work(), []);
+        let before = Instant::now();
+        let (lane, _) = pool.take(0, &exchange).unwrap();
+        let [(index, since)] = pool.at_work()[..] else {
+            panic!("{:?}", pool.at_work())
+        };
+        assert!(index == lane.index && since >= before);
+        pool.put_on(lane);
+        assert_eq!(pool.at_work(), []);
     }
 }
