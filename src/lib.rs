@@ -61,18 +61,18 @@ pub use distdl_storage::csv::CsvOptions;
 pub use distdl_storage::parquet::ParquetOptions;
 pub use distdl_storage::remote::Existing;
 pub use distdl_storage::text::TextOptions;
-pub use distdl_storage::{Level, Record, Records, StorageError};
+pub use distdl_storage::{BadRecord, Level, Record, Records, StorageError};
 
 /// What most programs need.
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Accumulator, Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels,
-        Broadcast, CheckpointOptions, Compression, Config, Context, Conv2d, CsvOptions, Dataset, Decay, Dense, Dropout,
-        Embedding, Existing, Failure, Features, Flags, Flatten, Gelu, GpuUse, HashPartitioner, Image, Input, Key, Lamb,
-        LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder, NeuralNetwork, Normalization, PartitionFunction,
-        PartitionIter, Partitioner, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets, Samples,
-        SaveOptions, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
+        Accumulator, Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BadRecord, BatchNorm,
+        BestModels, Broadcast, CheckpointOptions, Compression, Config, Context, Conv2d, CsvOptions, Dataset, Decay,
+        Dense, Dropout, Embedding, Existing, Failure, Features, Flags, Flatten, Gelu, GpuUse, HashPartitioner, Image,
+        Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder, NeuralNetwork, Normalization,
+        PartitionFunction, PartitionIter, Partitioner, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets,
+        Samples, SaveOptions, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }
 

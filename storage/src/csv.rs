@@ -13,7 +13,7 @@ mod writer;
 
 use std::ops::Range;
 
-pub use self::reader::read_csv;
+pub use self::reader::{read_csv, try_read_csv};
 pub use self::writer::CsvWriter;
 use crate::object::Object;
 use crate::split::{Extent, deal};

@@ -72,6 +72,8 @@ pub mod remote;
 
 mod split;
 
+mod bad_record;
+
 pub mod text;
 
 mod columns;
@@ -96,6 +98,7 @@ mod checkpoint;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use bad_record::BadRecord;
 pub use block::{Block, BlockId, ParseBlockIdError};
 pub use bloom::Digest;
 pub use checkpoint::{Checkpoint, FoundCheckpoint};

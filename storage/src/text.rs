@@ -14,7 +14,11 @@ mod split;
 
 pub(crate) mod pieces;
 
+pub(crate) mod blocks;
+
 mod lines;
+
+pub(crate) mod raw_lines;
 
 mod json;
 
@@ -24,7 +28,7 @@ pub(crate) mod file;
 
 pub use self::compression::Compression;
 pub use self::file::TextFile;
-pub use self::json::read_json_lines;
+pub use self::json::{read_json_lines, try_read_json_lines};
 pub use self::lines::{LineReader, read_lines, read_lines_with};
 pub use self::options::TextOptions;
 pub use self::records::{RecordReader, RecordSplit, read_records, split_records};

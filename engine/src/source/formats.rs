@@ -2,14 +2,14 @@
 
 use std::any::type_name;
 
-use distdl_storage::Record;
 use distdl_storage::array::{ArrayFormat, Element, read_rows, split_arrays};
 #[cfg(feature = "arrow")]
 use distdl_storage::arrow::{ArrowOptions, read_arrow, split_arrow};
-use distdl_storage::csv::{CsvOptions, read_csv, split_csv};
+use distdl_storage::csv::{CsvOptions, read_csv, split_csv, try_read_csv};
 #[cfg(feature = "parquet")]
 use distdl_storage::parquet::{ParquetOptions, read_parquet, split_parquet};
-use distdl_storage::text::{read_json_lines, split_text};
+use distdl_storage::text::{read_json_lines, split_text, try_read_json_lines};
+use distdl_storage::{BadRecord, Record};
 
 use crate::context::Context;
 use crate::dataset::Dataset;
@@ -53,6 +53,42 @@ impl Context {
         )
     }
 
+    /// As [`Context::json_lines`], with the lines that are no value of `T` in their places, also those that are not UTF-8
+    /// or longer than a line may be. A file that cannot be read stays an error. `try_map(|record| record)` makes an
+    /// error of each bad line again.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("ages.jsonl");
+    /// # let path = path.to_str().expect("UTF-8");
+    /// # std::fs::write(path, "[36]\n[4\n[41]\n").expect("a file");
+    /// let read = context.try_json_lines::<[u32; 1]>(path, 2)?; // [36], [4 and [41]
+    /// let bad = context.counter();
+    /// let count = bad.clone();
+    /// let ages = read.flat_map(move |record| record.inspect_err(|_| count.add(1)));
+    /// assert_eq!(ages.collect()?, [[36], [41]]);
+    /// assert_eq!(bad.value(), 1);
+    /// let bad = read.flat_map(|record| record.err()).first()?;
+    /// assert_eq!((bad.byte, bad.text.as_str()), (5, "[4"));
+    /// assert!(bad.problem.starts_with("EOF while parsing a list"));
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Context::json_lines`].
+    #[track_caller]
+    pub fn try_json_lines<T: Record>(&self, pattern: &str, partitions: usize) -> Result<Dataset<Result<T, BadRecord>>> {
+        let groups = split_text(&self.stores().list(pattern)?, partitions);
+        let (records, options) = (type_name::<T>().to_owned(), self.text_options());
+        Ok(
+            self.source("try_json_lines", pattern, records, groups, move |stores, split| {
+                Ok(try_read_json_lines::<T>(stores, split, options)?)
+            }),
+        )
+    }
+
     /// The records of CSV files: a struct whose fields are named as the columns are, or a tuple, which takes them by
     /// position. Files are cut as those of [`Context::text_file`], unless quoted fields may hold line ends, which
     /// `options` must say: each file is read by one partition then. A field that is an `Option` needs a column too,
@@ -84,6 +120,47 @@ impl Context {
         Ok(self.source("csv", pattern, parameters, groups, move |stores, split| {
             Ok(read_csv::<T>(stores, split, &options)?)
         }))
+    }
+
+    /// As [`Context::csv`], with the records that are no values of `T` in their places, as
+    /// [`Context::try_json_lines`] has them. A header that cannot be read, or whose names do not fit `T`, stays an error.
+    /// Without a header a record must have as many fields as the first value of `T` in its file, which is looked for
+    /// among the first 100 records. A quote that is not closed makes its line a bad record; where quoted fields may hold
+    /// line ends, all that follows it up to the limit of a line or the end of the file is one.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("people.csv");
+    /// # let path = path.to_str().expect("UTF-8");
+    /// # use distdl_storage::csv::CsvOptions;
+    /// # std::fs::write(path, "age,name\n36,Ada\n41\nold,Alan\n").expect("a file");
+    /// let read = context.try_csv::<(u32, String)>(path, CsvOptions::default(), 2)?.cache();
+    /// let people = read.flat_map(|record| record.ok());
+    /// assert_eq!(people.collect()?, [(36, "Ada".to_owned())]);
+    /// let bad = read.flat_map(|record| record.err());
+    /// assert_eq!(bad.map(|bad| (bad.byte, bad.text)).collect()?, [(16, "41".to_owned()), (19, "old,Alan".to_owned())]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Context::csv`].
+    #[track_caller]
+    pub fn try_csv<T: Record>(
+        &self,
+        pattern: &str,
+        options: CsvOptions,
+        partitions: usize,
+    ) -> Result<Dataset<Result<T, BadRecord>>> {
+        let groups = split_csv(&self.stores().list(pattern)?, &options, partitions);
+        let parameters = format!("{} {options:?}", type_name::<T>());
+        let options = self.csv_options(options);
+        Ok(
+            self.source("try_csv", pattern, parameters, groups, move |stores, split| {
+                Ok(try_read_csv::<T>(stores, split, &options)?)
+            }),
+        )
     }
 
     /// The rows of arrays in IDX files, as MNIST has them: what one index of the outermost side selects, row-major.

@@ -4,120 +4,159 @@ use csv::StringRecord;
 use csv_core::ReadRecordResult;
 
 use super::CsvOptions;
+use crate::bad_record::Unread;
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
-use crate::text::{LineReader, TextSplit, read_lines_with};
+use crate::text::TextSplit;
+use crate::text::blocks::too_long;
+use crate::text::raw_lines::{AfterBad, RawLineReader};
 
 /// The records of a split as fields, each with the byte at which it starts.
 pub(super) struct FieldReader {
     object: Object,
-    lines: LineReader,
+    lines: RawLineReader,
     parser: Parser,
     quoted_newlines: bool,
     trims: bool,
     record_bytes_max: usize,
-    /// The line being read, with its end, where it starts, and how much of it is used.
-    line: Vec<u8>,
-    line_offset: u64,
+    /// The lines that the record has begun in, with their ends, and where they start.
+    lines_read: Vec<u8>,
+    lines_offset: u64,
+    /// Where in them the record starts, and how much of them is used.
+    record_start: usize,
     used: usize,
 }
 
 impl FieldReader {
-    pub(super) fn open(stores: &Stores, split: &TextSplit, options: &CsvOptions) -> Result<Self> {
+    pub(super) fn open(stores: &Stores, split: &TextSplit, options: &CsvOptions, after_bad: AfterBad) -> Result<Self> {
         let mut parser = Parser::new(options);
         if split.range.start > 0 {
-            // A byte order mark counts at the start of a file only; a blank line ends the parser's look-out for it.
-            parser.feed(b"\n");
+            parser.expects_no_mark();
         }
         Ok(Self {
             object: split.object.clone(),
-            lines: read_lines_with(stores, split, options.text())?,
+            lines: RawLineReader::open(stores, split, options.text(), after_bad)?,
             parser,
             quoted_newlines: options.quoted_newlines,
             trims: options.trim,
             record_bytes_max: options.text().line_bytes_max,
-            line: Vec::new(),
-            line_offset: 0,
+            lines_read: Vec::new(),
+            lines_offset: 0,
+            record_start: 0,
             used: 0,
         })
     }
 
-    /// Reads the next record into `record`, and says at which byte it starts. Blank lines are none.
-    pub(super) fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>> {
-        let mut start = self.line_offset + self.used as u64;
+    /// Reads the next record into `record`, and says at which byte it starts. Blank lines are none. A bad record ends
+    /// with its line, or where its fields may hold line ends with the line in which it shows.
+    pub(super) fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>, Unread> {
+        self.record_start = self.used;
         let mut bytes = 0;
         loop {
-            if self.used == self.line.len() {
+            if self.used == self.lines_read.len() {
                 let begun = self.parser.begun();
-                if !self.next_line()? {
+                if !self.next_line(begun)? {
                     return match begun {
-                        true => Err(self.unclosed(start).into()),
+                        true => Err(self.give_up(self.unclosed())),
                         false => Ok(None),
                     };
                 }
                 if !begun {
-                    (start, bytes) = (self.line_offset, 0);
+                    bytes = 0;
                 }
-                bytes += self.line.len();
+                bytes += self.lines_read.len() - self.used;
                 // The end of a line is none of its bytes.
                 if bytes > self.record_bytes_max.saturating_add(2) {
-                    return Err(self.too_long(start).into());
+                    return Err(self.give_up(self.too_long()));
                 }
             }
-            let (used, complete) = self.parser.feed(&self.line[self.used..]);
+            let (used, complete) = self.parser.feed(&self.lines_read[self.used..]);
             self.used += used;
             if complete {
-                self.parser
-                    .take(record)
-                    .map_err(|problem| self.malformed(start, problem, "convert the file to UTF-8"))?;
+                if !self.parser.take(record) {
+                    return Err(self.give_up(self.not_text()));
+                }
                 if self.trims {
                     record.trim();
                 }
-                return Ok(Some(start));
+                return Ok(Some(self.start()));
             }
             if self.parser.begun() && !self.quoted_newlines {
                 let problem = "a quoted field goes on in the next line";
                 let remedy = "set `CsvOptions::quoted_newlines` if that is meant, else close the quote";
-                return Err(self.malformed(start, problem, remedy).into());
+                return Err(self.give_up(self.malformed(problem, remedy)));
             }
         }
     }
 
-    fn next_line(&mut self) -> Result<bool> {
-        let Some((offset, line)) = self.lines.next_whole_line()? else {
+    /// Whether there is another line, with which the record begins or goes on.
+    fn next_line(&mut self, begun: bool) -> Result<bool, Unread> {
+        let Some(line) = self.lines.next()? else {
             return Ok(false);
         };
-        self.line.clear();
-        self.line.extend_from_slice(line.as_bytes());
-        if !line.ends_with('\n') {
-            self.line.push(b'\n');
+        if !begun {
+            self.lines_read.clear();
+            (self.lines_offset, self.record_start, self.used) = (line.start, 0, 0);
         }
-        (self.line_offset, self.used) = (offset, 0);
+        self.lines_read.extend_from_slice(line.bytes);
+        if let Some(error) = line.too_long {
+            return Err(self.give_up(error));
+        }
+        if !line.bytes.ends_with(b"\n") {
+            self.lines_read.push(b'\n');
+        }
         Ok(true)
     }
 
-    pub(super) fn malformed(
-        &self,
-        start: u64,
-        problem: impl std::fmt::Display,
-        remedy: impl std::fmt::Display,
-    ) -> ObjectError {
-        ObjectError::malformed(&self.object.url, format!("the record at byte {start}"), problem, remedy)
+    /// Where the record starts that has been read last.
+    fn start(&self) -> u64 {
+        self.lines_offset + self.record_start as u64
     }
 
-    fn unclosed(&self, start: u64) -> ObjectError {
+    fn text(&self) -> &[u8] {
+        &self.lines_read[self.record_start..self.used]
+    }
+
+    /// An error of the record that has been read last.
+    pub(super) fn unread(&self, error: ObjectError) -> Unread {
+        Unread::record(&self.object.url, self.start(), self.text(), error)
+    }
+
+    /// The error of a record, behind which the next one begins on a new line unless this one has ended.
+    fn give_up(&mut self, error: ObjectError) -> Unread {
+        if self.parser.begun() || matches!(error, ObjectError::LineTooLong { .. }) {
+            self.parser.restart();
+            self.used = self.lines_read.len();
+        }
+        self.unread(error)
+    }
+
+    pub(super) fn malformed(&self, problem: impl std::fmt::Display, remedy: impl std::fmt::Display) -> ObjectError {
+        ObjectError::malformed(&self.object.url, record_at(self.start()), problem, remedy)
+    }
+
+    fn unclosed(&self) -> ObjectError {
         let problem = "the file ends within a quoted field";
-        self.malformed(start, problem, "fetch the file again, or close the quote")
+        self.malformed(problem, "fetch the file again, or close the quote")
     }
 
-    fn too_long(&self, start: u64) -> ObjectError {
-        ObjectError::LineTooLong {
+    fn too_long(&self) -> ObjectError {
+        too_long(&self.object.url, self.start(), self.record_bytes_max)
+    }
+
+    fn not_text(&self) -> ObjectError {
+        let text = std::str::from_utf8(self.text());
+        ObjectError::NotUtf8 {
             url: self.object.url.clone(),
-            offset: start,
-            bytes_max: self.record_bytes_max,
+            offset: self.start() + text.map_or_else(|error| error.valid_up_to(), str::len) as u64,
         }
     }
+}
+
+/// The place of a record, for errors.
+pub(super) fn record_at(offset: u64) -> String {
+    format!("the record at byte {offset}")
 }
 
 /// The state machine of `csv-core`, and room for what it takes out of a record.
@@ -171,15 +210,30 @@ impl Parser {
         (used, false)
     }
 
-    /// Moves a whole record out.
-    fn take(&mut self, record: &mut StringRecord) -> std::result::Result<(), std::str::Utf8Error> {
+    /// Moves a whole record out, unless it is no text.
+    fn take(&mut self, record: &mut StringRecord) -> bool {
         record.clear();
-        let mut start = 0;
+        let (mut start, mut is_text) = (0, true);
         for &end in &self.ends[..self.fields] {
-            record.push_field(std::str::from_utf8(&self.text[start..end])?);
+            match std::str::from_utf8(&self.text[start..end]) {
+                Ok(field) => record.push_field(field),
+                Err(_) => is_text = false,
+            }
             start = end;
         }
         (self.text_bytes, self.fields) = (0, 0);
-        Ok(())
+        is_text
+    }
+
+    /// Forgets what it has read of a record.
+    fn restart(&mut self) {
+        self.core.reset();
+        (self.text_bytes, self.fields) = (0, 0);
+        self.expects_no_mark();
+    }
+
+    /// A byte order mark counts at the start of a file only; a blank line ends the look-out for it.
+    fn expects_no_mark(&mut self) {
+        self.feed(b"\n");
     }
 }

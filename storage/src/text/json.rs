@@ -5,18 +5,20 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
-use super::lines::{LineReader, read_lines_with, text_of};
+use super::lines::text_of;
 use super::options::TextOptions;
+use super::raw_lines::{AfterBad, RawLine, RawLineReader};
 use super::split::TextSplit;
+use crate::bad_record::{BadRecord, Unread, with_bad_records};
 use crate::error::Result;
-use crate::object::{Object, ObjectError};
+use crate::object::ObjectError;
 use crate::remote::Stores;
 use crate::split::until_error;
 
 /// Reads the records of a split, one a line; blank lines are left out.
 struct JsonReader<T> {
-    object: Object,
-    lines: LineReader,
+    url: String,
+    lines: RawLineReader,
     record: PhantomData<fn() -> T>,
 }
 
@@ -29,35 +31,67 @@ pub fn read_json_lines<T: DeserializeOwned>(
     split: &TextSplit,
     options: TextOptions,
 ) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
-    let mut reader = JsonReader {
-        object: split.object.clone(),
-        lines: read_lines_with(stores, split, options)?,
-        record: PhantomData,
-    };
-    Ok(until_error(move || reader.read()))
+    let mut reader = JsonReader::open(stores, split, options, AfterBad::End)?;
+    Ok(until_error(move || Ok(reader.read()?)))
+}
+
+/// The same, with the lines that are no such value in their places: also those that are not UTF-8 or too long.
+///
+/// # Errors
+/// As [`read_json_lines`].
+pub fn try_read_json_lines<T: DeserializeOwned>(
+    stores: &Stores,
+    split: &TextSplit,
+    options: TextOptions,
+) -> Result<impl FusedIterator<Item = Result<Result<T, BadRecord>>> + use<T>> {
+    let mut reader = JsonReader::open(stores, split, options, AfterBad::GoOn)?;
+    Ok(with_bad_records(move || reader.read()))
 }
 
 impl<T: DeserializeOwned> JsonReader<T> {
-    fn read(&mut self) -> Result<Option<T>> {
-        while let Some((offset, line)) = self.lines.next_whole_line()? {
-            let line = text_of(offset, line).trim_ascii();
-            if !line.is_empty() {
-                return Ok(Some(self::parse(&self.object, offset, line)?));
+    fn open(stores: &Stores, split: &TextSplit, options: TextOptions, after_bad: AfterBad) -> Result<Self> {
+        Ok(Self {
+            url: split.object.url.clone(),
+            lines: RawLineReader::open(stores, split, options, after_bad)?,
+            record: PhantomData,
+        })
+    }
+
+    fn read(&mut self) -> Result<Option<T>, Unread> {
+        while let Some(mut line) = self.lines.next()? {
+            let (start, bytes) = (line.start, line.bytes);
+            match value_of(&self.url, &mut line) {
+                Ok(None) => {}
+                Ok(value) => return Ok(value),
+                Err(error) => return Err(Unread::record(&self.url, start, bytes, error)),
             }
         }
         Ok(None)
     }
 }
 
-fn parse<T: DeserializeOwned>(object: &Object, offset: u64, line: &str) -> Result<T, ObjectError> {
-    serde_json::from_str(line).map_err(|error| {
-        let place = format!("the line at byte {offset}");
+/// The value on a line, if that is not blank.
+fn value_of<T: DeserializeOwned>(url: &str, line: &mut RawLine<'_>) -> Result<Option<T>, ObjectError> {
+    if let Some(error) = line.too_long.take() {
+        return Err(error);
+    }
+    let text = std::str::from_utf8(line.bytes).map_err(|error| ObjectError::NotUtf8 {
+        url: url.to_owned(),
+        offset: line.start + error.valid_up_to() as u64,
+    })?;
+    let text = text_of(line.start, text).trim_ascii();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let value = serde_json::from_str(text).map_err(|error| {
+        let place = format!("the line at byte {}", line.start);
         // The line is always its first: the column is what counts.
         let problem = error.to_string().replace("at line 1 column", "at column");
         let remedy = format!(
             "each line must be a whole JSON value of {}: mend the line or the type",
             std::any::type_name::<T>()
         );
-        ObjectError::malformed(&object.url, place, problem, remedy)
-    })
+        ObjectError::malformed(url, place, problem, remedy)
+    })?;
+    Ok(Some(value))
 }
