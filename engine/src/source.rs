@@ -4,6 +4,7 @@
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 
 mod formats;
+mod names;
 mod splits;
 
 use std::sync::Arc;

@@ -353,3 +353,43 @@ fn the_configuration_limits_the_records_of_csv_files_unless_options_do() {
     };
     assert_eq!(read(own).unwrap(), [(1,), (123_456_789,)]);
 }
+
+#[test]
+fn each_record_is_beside_the_name_of_its_file_however_files_are_cut() {
+    let context = context(2);
+    let folder = tempfile::tempdir().unwrap();
+    let mut expected = Vec::new();
+    for (index, name) in ["a.txt", "b.txt", "c.txt"].iter().enumerate() {
+        let path = folder.path().join(name);
+        let numbers = 0..index * 40;
+        fs::write(
+            &path,
+            numbers.clone().map(|number| format!("{number}\n")).collect::<String>(),
+        )
+        .unwrap();
+        expected.extend(numbers.map(|number| (path.to_str().unwrap().to_owned(), number as u64)));
+    }
+    let pattern = format!("{}/*.txt", folder.path().display());
+    let options = CsvOptions {
+        header: false,
+        ..CsvOptions::default()
+    };
+    for partitions in 1..=7 {
+        let lines = context.text_file_with_names(&pattern, partitions).unwrap();
+        let lines = lines.map(|(name, line)| (name, line.parse::<u64>().unwrap()));
+        assert_eq!(lines.collect().unwrap(), expected);
+        let json = context.json_lines_with_names::<u64>(&pattern, partitions).unwrap();
+        assert_eq!(json.collect().unwrap(), expected);
+        let csv = context
+            .csv_with_names::<(u64,)>(&pattern, options.clone(), partitions)
+            .unwrap();
+        assert_eq!(csv.map(|(name, record)| (name, record.0)).collect().unwrap(), expected);
+    }
+    let names = context
+        .objects(&pattern, 1)
+        .unwrap()
+        .map(|(name, _)| name)
+        .collect()
+        .unwrap();
+    assert!(expected.iter().all(|(name, _)| names.contains(name)));
+}
