@@ -5,6 +5,7 @@
 
 mod training_identity;
 mod options;
+mod sample_hash;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
 pub use self::options::{CheckpointOptions, ParseResumeError, Resume};
+pub(crate) use self::sample_hash::hash_samples;
 pub(crate) use self::training_identity::TrainingIdentity;
 use crate::best::{BestModel, BestModels};
 use crate::error::{Error, Result};
@@ -23,7 +25,6 @@ use crate::kernels::Level;
 use crate::layout::ParameterLayout;
 use crate::model_file;
 use crate::network::NeuralNetwork;
-use crate::samples::{Features, SampleTargets, Samples};
 
 const FORMAT: u32 = 3;
 
@@ -466,33 +467,6 @@ fn parameters(
             .map_err(words)?;
     }
     Ok(parameters)
-}
-
-/// Adds samples to a hash: their shape and all their bits.
-pub(crate) fn hash_samples(hasher: &mut blake3::Hasher, samples: &Samples) {
-    let mut numbers = |numbers: [u64; 2]| {
-        hasher.update(bytemuck::cast_slice(&numbers));
-    };
-    numbers([samples.len() as u64, samples.feature_length() as u64]);
-    match samples.features() {
-        Features::U8 { bytes, scale } => {
-            hasher.update(&scale.to_le_bytes()).update(bytes);
-        }
-        Features::F32(values) => {
-            hasher.update(b"f32").update(bytemuck::cast_slice(values));
-        }
-    }
-    match samples.targets() {
-        SampleTargets::Labels(labels) => {
-            hasher.update(b"labels").update(bytemuck::cast_slice(labels));
-        }
-        SampleTargets::Values { length, values } => {
-            let length = *length as u64;
-            hasher
-                .update(&length.to_le_bytes())
-                .update(bytemuck::cast_slice(values));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -171,8 +171,14 @@ impl Loss {
         }
     }
 
-    /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs.
+    /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs. Where there
+    /// are no targets their length is 0.
     pub(crate) fn trouble_with(&self, target_length: Option<usize>, output_length: usize) -> Option<String> {
+        if target_length == Some(0) {
+            let trouble =
+                "samples without targets, which `predict` takes and a loss does not; give labels or values as targets";
+            return Some(trouble.to_owned());
+        }
         if let Some(own) = self.as_own() {
             let checked = own.check_targets(target_length, output_length);
             return checked.err().map(|error| error.to_string());

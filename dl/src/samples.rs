@@ -1,6 +1,7 @@
 //! Blocks of samples: what a partition of training data holds.
 
 mod concat;
+mod plain;
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize, Serializer};
@@ -53,7 +54,7 @@ pub enum Features {
     F32(#[serde(with = "plain")] Vec<f32>),
 }
 
-/// The targets of some samples.
+/// The targets of some samples. As the variants are stored by their place, others come behind these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SampleTargets {
     /// The class of each sample.
@@ -66,6 +67,9 @@ pub enum SampleTargets {
         #[serde(with = "plain")]
         values: Vec<f32>,
     },
+    /// None are known: the samples are there for [`predict`](crate::NeuralNetwork::predict). What has to know a loss,
+    /// or hits, refuses them.
+    None,
 }
 
 /// What all samples of a batch have in common.
@@ -75,7 +79,7 @@ pub(crate) struct SampleShape {
     pub(crate) feature_length: usize,
     /// What a byte is multiplied with; none for features as they are.
     pub(crate) scale: Option<f32>,
-    /// Wanted outputs of a sample; none for a label.
+    /// Wanted outputs of a sample, 0 if there are no targets; none for a label.
     pub(crate) target_length: Option<usize>,
 }
 
@@ -130,8 +134,9 @@ impl Samples {
             )));
         }
         let samples = rows("features", features.len(), feature_length)?;
-        let targets_found = targets.rows()?;
-        if samples != targets_found {
+        if let Some(targets_found) = targets.rows()?
+            && samples != targets_found
+        {
             return Err(Error::Samples(format!(
                 "{samples} rows of features but {targets_found} of targets"
             )));
@@ -185,6 +190,23 @@ impl Samples {
         )
     }
 
+    /// Samples of rows without targets, for [`predict`](crate::NeuralNetwork::predict); all rows have as many features
+    /// as the first.
+    ///
+    /// ```
+    /// # use distdl_dl::{SampleTargets, Samples};
+    /// let samples = Samples::from_rows([[0.5, 1.0], [2.0, 0.0]])?;
+    /// assert_eq!((samples.len(), samples.targets()), (2, &SampleTargets::None));
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there are no rows, or one has more or fewer features than the first; it is named.
+    pub fn from_rows<F: AsRef<[f32]>>(rows: impl IntoIterator<Item = F>) -> Result<Self> {
+        let (feature_length, features) = joined("features", rows)?;
+        Samples::new(feature_length, Features::F32(features), SampleTargets::None)
+    }
+
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.features.len() / self.feature_length
@@ -220,6 +242,7 @@ impl Samples {
             target_length: match *self.targets {
                 SampleTargets::Labels(_) => None,
                 SampleTargets::Values { length, .. } => Some(length),
+                SampleTargets::None => Some(0),
             },
         }
     }
@@ -236,6 +259,7 @@ impl Samples {
             target: match self.targets() {
                 SampleTargets::Labels(labels) => RowTarget::Label(labels[index]),
                 SampleTargets::Values { length, values } => RowTarget::Values(&values[row(*length)]),
+                SampleTargets::None => RowTarget::Values(&[]),
             },
         }
     }
@@ -279,6 +303,7 @@ impl Samples {
                 length: *length,
                 values: gathered(values, *length, &rows),
             },
+            SampleTargets::None => SampleTargets::None,
         };
         Samples {
             feature_length: self.feature_length,
@@ -303,12 +328,21 @@ impl Samples {
     /// The samples with value targets, `classes` for each, instead of labels: 1 at the label and 0 elsewhere.
     ///
     /// # Errors
-    /// If the targets are values already, there are no classes, or a label is not less than `classes`, whose row is
+    /// If the targets are values already, or there are none; if there are no classes, or a label is not less than `classes`, whose row is
     /// named.
     pub fn one_hot(&self, classes: usize) -> Result<Samples> {
-        let SampleTargets::Labels(labels) = self.targets() else {
-            let problem = "one_hot takes samples with labels; these have values already";
-            return Err(Error::Samples(problem.to_owned()));
+        let labels = match self.targets() {
+            SampleTargets::Labels(labels) => labels,
+            other => {
+                let found = if *other == SampleTargets::None {
+                    "no targets"
+                } else {
+                    "values already"
+                };
+                return Err(Error::Samples(format!(
+                    "one_hot takes samples with labels; these have {found}"
+                )));
+            }
         };
         let too_many = || {
             Error::Samples(format!(
@@ -394,10 +428,12 @@ impl Features {
 }
 
 impl SampleTargets {
-    fn rows(&self) -> Result<usize> {
+    /// How many samples they are of, if they say so.
+    fn rows(&self) -> Result<Option<usize>> {
         match self {
-            SampleTargets::Labels(labels) => Ok(labels.len()),
-            SampleTargets::Values { length, values } => rows("target values", values.len(), *length),
+            SampleTargets::Labels(labels) => Ok(Some(labels.len())),
+            SampleTargets::Values { length, values } => rows("target values", values.len(), *length).map(Some),
+            SampleTargets::None => Ok(None),
         }
     }
 
@@ -408,6 +444,7 @@ impl SampleTargets {
                 length: *length,
                 values: values[range.start * length..range.end * length].to_vec(),
             },
+            SampleTargets::None => SampleTargets::None,
         }
     }
 }
@@ -443,44 +480,6 @@ fn rows(what: &str, elements: usize, row_length: usize) -> Result<usize> {
         Some(_) => Err(Error::Samples(format!(
             "{what}: {elements} elements are not whole rows of {row_length}"
         ))),
-    }
-}
-
-/// Plain numbers as one run of little-endian bytes.
-mod plain {
-    use bytemuck::Pod;
-    use serde::de::{Error, Visitor};
-    use serde::{Deserializer, Serializer};
-    use std::marker::PhantomData;
-
-    #[cfg(not(target_endian = "little"))]
-    compile_error!("blocks are little-endian, and are read and written as they lie in memory");
-
-    pub(super) fn serialize<T: Pod, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytemuck::cast_slice(values))
-    }
-
-    pub(super) fn deserialize<'de, T: Pod, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-        deserializer.deserialize_bytes(Bytes(PhantomData))
-    }
-
-    struct Bytes<T>(PhantomData<T>);
-
-    impl<T: Pod> Visitor<'_> for Bytes<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            write!(formatter, "bytes in a multiple of {}", size_of::<T>())
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<T>, E> {
-            if !bytes.len().is_multiple_of(size_of::<T>()) {
-                return Err(E::invalid_length(bytes.len(), &self));
-            }
-            let mut values = vec![T::zeroed(); bytes.len() / size_of::<T>()];
-            bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
-            Ok(values)
-        }
     }
 }
 

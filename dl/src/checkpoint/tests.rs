@@ -1,7 +1,7 @@
 //! What a checkpoint holds, and when one is due.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
-use crate::NeuralNetwork;
+use crate::{Features, NeuralNetwork, SampleTargets, Samples};
 use distdl_engine::Config;
 use std::collections::BTreeSet;
 
@@ -245,6 +245,7 @@ fn samples_of_another_shape_kind_or_scale_have_another_hash() {
         (1, Features::F32(vec![1.0, 2.0]), labels(2)),
         (1, Features::F32(vec![1.0, 2.0]), values(1, 2)),
         (1, Features::F32(vec![1.0, 2.0]), values(2, 4)),
+        (1, Features::F32(vec![1.0, 2.0]), SampleTargets::None),
     ];
     let hash = |(length, features, targets): (usize, Features, SampleTargets)| {
         let mut hasher = blake3::Hasher::new();

@@ -71,8 +71,7 @@ impl SampleTargets {
             (SampleTargets::Values { values, .. }, SampleTargets::Values { values: more, .. }) => {
                 values.extend_from_slice(more);
             }
-            (SampleTargets::Labels(_), SampleTargets::Values { .. })
-            | (SampleTargets::Values { .. }, SampleTargets::Labels(_)) => {}
+            (SampleTargets::Labels(_) | SampleTargets::Values { .. } | SampleTargets::None, _) => {}
         }
     }
 }
@@ -81,7 +80,10 @@ impl SampleTargets {
 fn differences(wanted: SampleShape, found: SampleShape) -> String {
     let words = |shape: SampleShape| {
         let kind = shape.scale.map(|scale| format!("bytes times {scale}"));
-        let targets = shape.target_length.map(|length| format!("{length} target values"));
+        let targets = shape.target_length.map(|length| match length {
+            0 => "no targets".to_owned(),
+            _ => format!("{length} target values"),
+        });
         [
             format!("{} features", shape.feature_length),
             kind.unwrap_or_else(|| "features in f32".to_owned()),

@@ -20,6 +20,10 @@ fn values(count: usize) -> Samples {
     Samples::new(2, features, targets).unwrap()
 }
 
+fn without_targets(count: usize) -> Samples {
+    Samples::new(2, values(count).features().clone(), SampleTargets::None).unwrap()
+}
+
 #[test]
 fn contradictions_are_refused() {
     let labels = |count| SampleTargets::Labels(vec![0; count]);
@@ -71,7 +75,7 @@ fn a_slice_beyond_the_end_is_refused() {
 
 #[test]
 fn a_filter_keeps_features_and_targets_together() {
-    for samples in [bytes(5), values(5)] {
+    for samples in [bytes(5), values(5), without_targets(5)] {
         let kept = samples.filter(|index| [1, 4].contains(&index));
         assert_eq!(kept.slice(0..1).unwrap(), samples.slice(1..2).unwrap());
         assert_eq!(kept.slice(1..2).unwrap(), samples.slice(4..5).unwrap());
@@ -93,6 +97,10 @@ fn rows_become_samples_and_one_of_another_length_is_named() {
         values: vec![0.5, 0.25],
     };
     assert_eq!(valued, Samples::new(2, features(), targets).unwrap());
+    let bare = Samples::from_rows([[1.0, 2.0], [3.0, 4.0]]).unwrap();
+    assert_eq!(bare, Samples::new(2, features(), SampleTargets::None).unwrap());
+    let message = Samples::from_rows([vec![1.0], vec![]]).unwrap_err().to_string();
+    assert!(message.contains("row 1 has 0 features"), "{message}");
     // In all they are whole rows of two.
     let uneven = [vec![1.0, 2.0], vec![3.0], vec![4.0, 5.0, 6.0]].map(|row| (row, 0));
     let message = Samples::from_labelled_rows(uneven).unwrap_err().to_string();
@@ -127,7 +135,30 @@ fn labels_become_values_and_one_without_a_place_is_named() {
         "{message}"
     );
     assert!(bytes(0).one_hot(0).is_err());
-    assert!(values(1).one_hot(4).unwrap_err().to_string().contains("values already"));
+    for (samples, words) in [(values(1), "values already"), (without_targets(1), "no targets")] {
+        let message = samples.one_hot(4).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+/// Caches and checkpoints of datasets hold them.
+#[test]
+fn what_was_stored_is_read_as_what_it_was() {
+    let one = |targets| Samples::new(1, Features::F32(vec![1.0]), targets).unwrap();
+    let valued = SampleTargets::Values {
+        length: 1,
+        values: vec![2.0],
+    };
+    let features = [1, 1, 4, 0, 0, 128, 63];
+    for (samples, stored) in [
+        (one(SampleTargets::Labels(vec![7])), &[0, 4, 7, 0, 0, 0][..]),
+        (one(valued), &[1, 1, 4, 0, 0, 0, 64]),
+        (one(SampleTargets::None), &[2]),
+    ] {
+        let stored = [&features[..], stored].concat();
+        assert_eq!(postcard::to_stdvec(&samples).unwrap(), stored);
+        assert_eq!(postcard::from_bytes::<Samples>(&stored).unwrap(), samples);
+    }
 }
 
 #[test]

@@ -73,6 +73,26 @@ impl NeuralNetwork {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// Samples need no targets for that ([`SampleTargets::None`]). Rows that are known by something, as by an id, become
+    /// blocks of samples, and there is a prediction for each row, in the same partition: [`zip`](Dataset::zip) puts it
+    /// beside its id. That needs as many of both in each partition, so no row is
+    /// left out in between; how long the blocks are is no matter.
+    ///
+    /// ```
+    /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork, Samples};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let network = NeuralNetwork::new(Input(1)).output(Dense::linear(1), Loss::MeanSquaredError)?;
+    /// let rows = context.parallelize(vec![("a", [0.5]), ("b", [1.0]), ("c", [3.0])], 2);
+    /// let rows = rows.map(|(id, features)| (id.to_owned(), features));
+    /// let samples = rows.values().batch(1000)?.try_map(Samples::from_rows);
+    /// let predictions = network.predict(&samples, &[2.0, 0.0])?; // twice the feature
+    /// let of_ids = rows.keys().zip(&predictions)?.collect()?;
+    /// let of_ids: Vec<_> = of_ids.iter().map(|(id, outputs)| (id.as_str(), outputs[0])).collect();
+    /// assert_eq!(of_ids, [("a", 1.0), ("b", 2.0), ("c", 6.0)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are not as many parameters as the network has, or a GPU must compute (`device.gpu` is `on`) and a layer
     /// has no kernels for GPUs. The actions on what is returned fail if the samples do not suit the network, or the
@@ -201,11 +221,14 @@ fn confusion(
         devices,
         CountedPairs::default,
         move |pairs: &mut CountedPairs, evaluator, rows| {
-            let SampleTargets::Labels(labels) = rows.samples.targets() else {
-                let problem = "a confusion matrix takes samples with labels; these have values, of which there is a loss and no hit; give \
-                               labels, or take `error`"
-                    .to_owned();
-                return Err(Error::Data(problem));
+            let labels = match rows.samples.targets() {
+                SampleTargets::Labels(labels) => labels,
+                SampleTargets::Values { .. } => {
+                    return Err(no_labels(
+                        "values, of which there is a loss and no hit; give labels, or take `error`",
+                    ));
+                }
+                SampleTargets::None => return Err(no_labels("no targets; give labels, or take `predict`")),
             };
             rows.check(&evaluator.network, check_row_labels)?;
             // As they are: different logits may be equal probabilities.
@@ -225,6 +248,13 @@ fn confusion(
     let mut sum = ConfusionMatrix::new(classes);
     counted.iter().try_for_each(|pairs| sum.add_pairs(pairs))?;
     Ok(sum)
+}
+
+/// The error of samples that have something else.
+fn no_labels(have: &str) -> Error {
+    Error::Data(format!(
+        "a confusion matrix takes samples with labels; these have {have}"
+    ))
 }
 
 /// What the outputs of a model follow from: processes of a cluster compare it.

@@ -132,7 +132,7 @@ fn not_finite_in(samples: &Samples) -> Option<(usize, String)> {
     };
     feature.or_else(|| match samples.targets() {
         SampleTargets::Values { length, values } => find(values, *length, "target value"),
-        SampleTargets::Labels(_) => None,
+        SampleTargets::Labels(_) | SampleTargets::None => None,
     })
 }
 

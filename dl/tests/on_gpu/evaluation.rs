@@ -325,6 +325,35 @@ fn a_block_that_cannot_be_evaluated_cannot_be_a_second_time() {
 }
 
 #[test]
+fn samples_without_targets_are_predicted_as_those_with_labels() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let context = Context::new(gpu.config()).unwrap();
+    for labelled in [samples(), bytes()] {
+        let bare = Samples::new(FEATURES, labelled.features().clone(), SampleTargets::None).unwrap();
+        let [expected, got] = [labelled, bare].map(|samples| {
+            let training = begin(&context, &network, &bytes(), options()).unwrap();
+            let data = context.parallelize(samples.split(3).unwrap(), 3);
+            // Sent, and then taken from what has stayed there.
+            let sent = network
+                .predict(&data, &training.parameters())
+                .unwrap()
+                .collect()
+                .unwrap();
+            training.predict(&data).unwrap().collect().unwrap();
+            let before = training.gpu_figures().unwrap();
+            assert_eq!(training.predict(&data).unwrap().collect().unwrap(), sent);
+            let figures = training.gpu_figures().unwrap().since(&before);
+            assert!(figures.sample_bytes_avoided > 0 && figures.sample_bytes == 0);
+            sent
+        });
+        assert_eq!(got, expected);
+    }
+    drop(context);
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
 fn predictions_outlive_their_training_but_not_what_it_has_there() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let context = Context::new(gpu.config()).unwrap();

@@ -190,6 +190,58 @@ fn refusals(network: &NeuralNetwork, data: &Dataset<Samples>) -> [String; 4] {
 }
 
 #[test]
+fn samples_without_targets_are_predicted_and_refused_where_a_loss_needs_them() {
+    let (network, context) = (network(), context(2));
+    let parameters = network.initialize(3).unwrap();
+    let labelled = data(&context);
+    let bare = labelled.map(|samples| {
+        let features = samples.features().clone();
+        Samples::new(FEATURES, features, SampleTargets::None).unwrap()
+    });
+    let predicted = |data: &Dataset<Samples>| network.predict(data, &parameters).unwrap().collect().unwrap();
+    assert_eq!(bits(&predicted(&bare)), bits(&predicted(&labelled)));
+    let regression = NeuralNetwork::new(Input(FEATURES))
+        .output(Dense::linear(4), Loss::L1)
+        .unwrap();
+    for network in [&network, &regression] {
+        let [trained, evaluated, counted, predicted] = refusals(network, &bare);
+        for message in [trained, evaluated] {
+            let says = "partition 0: samples without targets, which `predict` takes and a loss does not";
+            assert!(message.contains(says), "{message}");
+        }
+        let says = "a confusion matrix takes samples with labels; these have no targets";
+        assert!(counted.contains(says), "{counted}");
+        assert_eq!(predicted, "");
+    }
+}
+
+/// As it stands in the documentation of `predict`, with partitions of as many rows as come, also of none.
+#[test]
+fn predictions_lie_beside_the_rows_that_they_are_of() {
+    let (network, context) = (network(), context(2));
+    let parameters = network.initialize(3).unwrap();
+    let rows = context.range(0..100, 7).map(|id| (id, [id as f32, 1.0, -1.0]));
+    let rows = rows.filter(|(id, _)| *id < 30 || *id > 70);
+    let samples = rows.values().batch(4).unwrap().try_map(Samples::from_rows);
+    let predictions = network.predict(&samples, &parameters).unwrap();
+    let of_ids = rows.keys().zip(&predictions).unwrap().collect().unwrap();
+    assert_eq!(of_ids.len(), 59);
+    for (id, prediction) in of_ids {
+        let mut workspace = network.workspace(1);
+        let alone = network
+            .predict_batch(&parameters, &[id as f32, 1.0, -1.0], 1, &mut workspace)
+            .unwrap();
+        assert!(
+            alone
+                .iter()
+                .zip(&prediction)
+                .all(|(one, other)| (one - other).abs() < 1e-6),
+            "{id}"
+        );
+    }
+}
+
+#[test]
 fn samples_that_do_not_suit_are_named_by_their_place_in_the_partition() {
     let context = context(2);
     let [trained, evaluated, counted, predicted] = refusals(&network(), &with_one_other(&context, 1.0, 7));

@@ -139,7 +139,7 @@ fn labels(data: &Dataset<Samples>) -> Vec<u32> {
     let blocks = data.collect().unwrap();
     let labels = |samples: &Samples| match samples.targets() {
         SampleTargets::Labels(labels) => labels.clone(),
-        SampleTargets::Values { .. } => panic!("values"),
+        SampleTargets::Values { .. } | SampleTargets::None => panic!("no labels"),
     };
     blocks.iter().flat_map(labels).collect()
 }
@@ -185,7 +185,7 @@ fn by_partition(data: &Dataset<Samples>) -> distdl_engine::Result<Vec<Vec<u32>>>
     data.run_partitions(|_, blocks| {
         let labels = blocks.flat_map(|samples| match samples.targets() {
             SampleTargets::Labels(labels) => labels.clone(),
-            SampleTargets::Values { .. } => panic!("values"),
+            SampleTargets::Values { .. } | SampleTargets::None => panic!("no labels"),
         });
         Ok(labels.collect())
     })

@@ -29,7 +29,7 @@ pub(crate) struct WorkspaceShape {
     pub(crate) rows_max: usize,
     /// Passes whose gradients are summed here, at most.
     pub(crate) micro_batches_max: usize,
-    /// The words of a row's target; none for a label, which is one.
+    /// The words of a row's target, 0 if there is none; none for a label, which is one.
     pub(crate) target_length: Option<usize>,
     /// Whether there is a backward pass.
     pub(crate) has_gradient: bool,

@@ -150,6 +150,7 @@ pub(super) fn targets_of_block(samples: &Samples, classes: usize) -> Result<&[u8
             Ok(bytemuck::cast_slice(labels))
         }
         SampleTargets::Values { values, .. } => Ok(bytemuck::cast_slice(values)),
+        SampleTargets::None => Ok(&[]),
     }
 }
 
