@@ -55,7 +55,9 @@ impl NeuralNetwork {
     /// network has outputs. So they can be saved, joined or counted where they are, however many they are. A block of
     /// samples is computed at a time.
     ///
-    /// A GPU gives other bits than the CPU. Where `device.gpu` is `auto` and a GPU may be lost on the way, or other
+    /// A GPU gives other bits than the CPU, and in another precision other ones: of results that are
+    /// [memoized](Dataset::memoize), or found by [`checkpoint`](Dataset::checkpoint), those of the CPU, of GPUs, of each
+    /// `device.precision`, and with cuDNN or without are told apart; those of GPUs of other models are not. Where `device.gpu` is `auto` and a GPU may be lost on the way, or other
     /// processes have none, [say so](Dataset::with_determinacy) if what follows depends on bits. The dataset keeps its
     /// workspaces on GPUs as long as it lives.
     ///
@@ -178,10 +180,12 @@ fn predict(
     devices: &Devices,
 ) -> Result<Dataset<Vec<f32>>> {
     check_length("the parameters", network.parameter_count(), parameters.len())?;
+    // Processes may compute on other devices than each other; what one has kept is not taken for what another gives.
+    let computed_with = devices.words(data.context().config());
     let (devices, first) = (devices.lanes(), first_block(data));
     let model = words(network, parameters);
     let (network, parameters) = (network.clone(), Arc::new(parameters.to_vec()));
-    let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
+    let rows = data.map_partitions_with_parameters_of_process(model, &computed_with, move |partition, blocks| {
         let block = SampleBlock { partition, ..first };
         let mut rows = Some(PartitionRows::new(&network, &parameters, block, devices.clone()));
         blocks.flat_map(move |samples| {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples, Training, TrainingOptions};
-use distdl_engine::config::GpuUse;
+use distdl_engine::config::{GpuUse, Precision};
 use distdl_engine::{Config, Context, Determinacy};
 
 use crate::fixtures::{
@@ -350,6 +350,30 @@ fn samples_without_targets_are_predicted_as_those_with_labels() {
         assert_eq!(got, expected);
     }
     drop(context);
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn what_is_remembered_of_one_device_or_precision_is_not_taken_for_that_of_another() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let computed = |wanted: GpuUse, precision: Precision| {
+        let config = gpu.config().with_gpu(wanted).with_precision(precision);
+        let context = Context::new(config).unwrap();
+        let data = context.parallelize(samples().split(3).unwrap(), 3);
+        let predictions = network.predict(&data, &network.initialize(5).unwrap()).unwrap();
+        let remembered = predictions.memoize("predictions on devices", 1).unwrap();
+        remembered.collect().unwrap();
+        remembered.partitions_computed()
+    };
+    for computed_first in [3, 0] {
+        for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+            assert_eq!(computed(GpuUse::On, precision), computed_first, "{precision:?}");
+        }
+        assert_eq!(computed(GpuUse::Off, Precision::Bf16), computed_first, "the CPU");
+        // No precision of GPUs shows there.
+        assert_eq!(computed(GpuUse::Off, Precision::F32), 0);
+    }
     gpu.assert_nothing_is_left();
 }
 

@@ -2,6 +2,7 @@
 
 use distdl_dl::{Dense, Embedding, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
 use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::config::GpuUse;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, Dataset};
 
@@ -299,6 +300,28 @@ fn a_checkpoint_of_one_model_is_none_of_another() {
     let first = found(3);
     assert!(found(4) != first);
     assert_eq!(found(3), first);
+}
+
+/// Nor does it show how many threads have computed them.
+#[test]
+fn what_is_remembered_of_one_model_is_not_taken_for_that_of_another() {
+    let (network, folder) = (network(), tempfile::tempdir().unwrap());
+    let computed = |seed: u64, threads: usize| {
+        let config = Config::default().with_threads(threads).with_gpu(GpuUse::Off);
+        let context = Context::new(config.with_cache_folder(folder.path())).unwrap();
+        let parameters = network.initialize(seed).unwrap();
+        let predictions = network.predict(&data(&context), &parameters).unwrap();
+        let remembered = predictions.memoize("predictions", 1).unwrap();
+        assert_eq!(
+            bits(&remembered.collect().unwrap()),
+            bits(&predictions.collect().unwrap())
+        );
+        remembered.partitions_computed()
+    };
+    assert_eq!(
+        [computed(3, 1), computed(3, 3), computed(4, 1), computed(3, 2)],
+        [3, 0, 3, 0]
+    );
 }
 
 #[test]

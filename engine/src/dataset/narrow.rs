@@ -213,7 +213,25 @@ impl<T: Record> Dataset<T> {
         parameters: impl Into<String>,
         function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
     ) -> Dataset<U> {
-        self.map_streams_with("map_partitions_with_parameters", parameters.into(), function)
+        let spec = self.map_streams_spec("map_partitions_with_parameters", function);
+        spec.with_agreed_parameters(parameters.into()).build(self.context())
+    }
+
+    /// As [`map_partitions_with_parameters`](Self::map_partitions_with_parameters), and `of_process` says what else the
+    /// records follow from that may be another in each process, such as which kind of device computes them:
+    /// [`checkpoint`](Self::checkpoint) and [`memoize`](Self::memoize) find no result of another one, and processes of a
+    /// cluster do not compare it.
+    #[track_caller]
+    pub fn map_partitions_with_parameters_of_process<U: Record, I: IntoIterator<Item = U> + 'static>(
+        &self,
+        parameters: impl Into<String>,
+        of_process: &str,
+        function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        let spec = self.map_streams_spec("map_partitions_with_parameters_of_process", function);
+        let mut spec = spec.with_agreed_parameters(parameters.into());
+        spec.parameters = format!("{}\n{of_process}", spec.parameters);
+        spec.build(self.context())
     }
 
     /// The records of each partition as one vector; an empty one where a partition has none.
@@ -228,25 +246,23 @@ impl<T: Record> Dataset<T> {
         operator: &'static str,
         function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
     ) -> Dataset<U> {
-        self.map_streams_with(operator, String::new(), function)
+        self.map_streams_spec(operator, function).build(self.context())
     }
 
-    /// The same, with what is known of the operator's parameters.
+    /// The same, before it is a dataset.
     #[track_caller]
-    fn map_streams_with<U: Record, I: IntoIterator<Item = U> + 'static>(
+    fn map_streams_spec<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,
         operator: &'static str,
-        parameters: String,
         function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
-    ) -> Dataset<U> {
+    ) -> NodeSpec {
         let compute = streams(move |context, partition, inputs| {
             let failure = Failure::default();
             let records = PartitionIter::<T>::new(only(inputs), Failure::clone(&failure));
             let output = function(partition, records).into_iter();
             Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
         });
-        let spec = NodeSpec::new(operator, self.partitions(), self.narrow_dependency(), compute);
-        spec.with_agreed_parameters(parameters).build(self.context())
+        NodeSpec::new(operator, self.partitions(), self.narrow_dependency(), compute)
     }
 
     /// Pairs each record with a key that `function` makes from it.
@@ -283,6 +299,7 @@ impl<T: Record> Dataset<T> {
                 (!group.is_empty()).then_some(group)
             })
         };
-        Ok(self.map_streams_with("batch", records.to_string(), groups))
+        let spec = self.map_streams_spec("batch", groups);
+        Ok(spec.with_agreed_parameters(records.to_string()).build(self.context()))
     }
 }
