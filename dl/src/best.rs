@@ -50,6 +50,7 @@ impl BestModel {
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BestModels {
     count: usize,
     patience: Option<u32>,

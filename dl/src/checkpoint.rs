@@ -39,12 +39,13 @@ pub struct Resumed {
     pub commit: u64,
     /// The first step that is run after it.
     pub step: u64,
-    /// What a person should know: newer checkpoints that are damaged, another kind of processor.
+    /// What a person should know: newer checkpoints that are damaged, another kind of processor or version of DistDL.
     pub remarks: Vec<String>,
 }
 
-/// What `training.json` holds.
+/// What `training.json` holds. A field that is not known may say what a training would go on without.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Description {
     format: u32,
     /// The first step that is not yet applied.
@@ -59,7 +60,7 @@ struct Description {
     /// The best models so far, whose parameters lie in files of their own; none where none were shown.
     best: Option<BestModels>,
     training: TrainingIdentity,
-    /// What the kernels ran with, as far as others may round otherwise.
+    /// What the kernels are of and ran with, as far as others may round otherwise.
     kernels: String,
 }
 
@@ -78,7 +79,8 @@ impl Description {
     }
 }
 
-/// What of the processor shows in bits, and what computes besides.
+/// What of the processor shows in bits, what computes besides, and of which version it is: a later one may sum in another
+/// order. That is told, and no reason not to go on, as with another processor.
 fn kernels(level: Level, device: &str) -> String {
     let fused = match level {
         _ if cfg!(not(target_arch = "x86_64")) => "",
@@ -86,7 +88,8 @@ fn kernels(level: Level, device: &str) -> String {
         // With AVX-512 products are rounded alike.
         _ => " with AVX2 and FMA",
     };
-    format!("{}{fused}{device}", std::env::consts::ARCH)
+    let (processor, version) = (std::env::consts::ARCH, env!("CARGO_PKG_VERSION"));
+    format!("{processor}{fused}{device}, DistDL {version}")
 }
 
 /// A training as it stands.

@@ -92,7 +92,7 @@ fn a_fact_that_is_not_there_is_none_that_may_be_guessed() {
         training: identity(),
         kernels: kernels(Level::best(), ""),
     };
-    let json = serde_json::to_value(&description).unwrap();
+    let mut json = serde_json::to_value(&description).unwrap();
     let parse = |json: serde_json::Value| Description::parse(json.to_string().as_bytes());
     assert_eq!(parse(json.clone()), Ok(description));
     for missing in [
@@ -107,6 +107,15 @@ fn a_fact_that_is_not_there_is_none_that_may_be_guessed() {
         within.as_object_mut().unwrap().remove(name).unwrap();
         let problem = parse(json).unwrap_err();
         assert!(problem.contains(&format!("missing field `{name}`")), "{problem}");
+    }
+    json["best"] = serde_json::to_value(BestModels::new(1)).unwrap();
+    assert!(parse(json.clone()).is_ok());
+    for within in ["", "/training", "/best"] {
+        let mut json = json.clone();
+        let fields = json.pointer_mut(within).unwrap().as_object_mut().unwrap();
+        fields.insert("warmth".to_owned(), 7.into());
+        let problem = parse(json).unwrap_err();
+        assert!(problem.contains("unknown field `warmth`"), "{problem}");
     }
 }
 
@@ -223,6 +232,32 @@ fn processors_whose_products_have_the_same_bits_are_called_the_same() {
         1
     };
     assert_eq!(words.len(), levels, "{words:?}");
+}
+
+#[test]
+fn another_version_is_told_and_no_reason_not_to_go_on() {
+    let context = Context::new(Config::default()).unwrap();
+    let network = NeuralNetwork::dense(3, &[2], 2).unwrap();
+    let contents = CheckpointContents {
+        step: 30,
+        epoch: 4,
+        state_begin: 1,
+        rate_factor: 1.0,
+        best: None,
+        layout: network.parameter_layout().clone(),
+        parameters: Arc::new(Parameters::new(network.initialize(3).unwrap())),
+    };
+    let mut writer = checkpoints(5, true, Resume::Auto);
+    let own = env!("CARGO_PKG_VERSION");
+    writer.kernels = writer.kernels.replace(own, "0.0.1");
+    writer.save(&context, contents).unwrap();
+    let mut reader = checkpoints(5, true, Resume::Required);
+    reader.load(&context, network.parameter_layout(), 0).unwrap().unwrap();
+    let remarks = &reader.resumed().unwrap().remarks;
+    assert!(
+        remarks.len() == 1 && remarks[0].contains("DistDL 0.0.1") && remarks[0].contains(&format!("DistDL {own}")),
+        "{remarks:?}"
+    );
 }
 
 /// A training goes on with the data that it began with, or not at all.

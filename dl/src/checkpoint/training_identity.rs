@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a training's result follows from, apart from its steps. Two trainings with equal identities are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct TrainingIdentity {
     /// Layer by layer, then the loss.
     pub(crate) network: Vec<String>,
