@@ -30,7 +30,9 @@ pub use sgd::Sgd;
 /// [schedule](crate::Schedule). Every parameter is treated by itself, but for [norms](Self::measures) that are exact,
 /// so the cut into shards does not show.
 ///
-/// Its `Debug` words stand in checkpoints: equal words are to mean equal results.
+/// Its `Debug` words stand in checkpoints, training goes on only from those with the same words, and processes that
+/// train together compare them: equal words are to mean equal results. So they name every option that changes what it
+/// does, and are the same from run to run and in all processes: no addresses, no order of a `HashMap`.
 pub trait Optimizer: Debug + Send + Sync {
     /// Number of values that it keeps for every parameter. They are 0 before the first step.
     fn state_slots(&self) -> usize {

@@ -43,9 +43,10 @@ use std::ops::Range;
 /// to the same slice of the one flat gradient vector. `forward` and `backward` allocate nothing. Any number of rows is
 /// allowed. What they are to write they write whole: with debug assertions it is NaN before, else whatever was there.
 ///
-/// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to
-/// mean equal outputs for equal parameters. So they name every option that changes what it computes, and are the same
-/// from run to run.
+/// Its `Debug` words stand in checkpoints, training goes on only from those with the same words, and processes that
+/// train, evaluate or predict together compare them: equal words are to mean equal outputs for equal parameters. So they
+/// name every option that changes what it computes, and are the same from run to run and in all processes: no addresses,
+/// no order of a `HashMap`.
 pub trait Layer<T: Scalar>: Debug + Send + Sync {
     /// What kind of layer it is, in lower case, for messages.
     fn kind(&self) -> &'static str;
@@ -213,7 +214,7 @@ pub struct Backward<'a, T> {
 }
 
 /// What a user writes down for a layer, before it is known what comes before it. Its options must show in the `Debug`
-/// words of the layer that it makes, by which checkpoints tell networks apart ([`Layer`]).
+/// words of the layer that it makes, by which checkpoints and processes tell networks apart ([`Layer`]).
 pub trait LayerSpecification<T: Scalar> {
     /// Makes the layer that comes as number `layer` after rows of shape `input`. Errors if it cannot take them.
     fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>>;

@@ -52,9 +52,9 @@ fn other_kind(wanted: &str, got: &str) -> Error {
 /// A loss of one's own, which [`Loss::own`](super::Loss::own) takes: it knows one row at a time. A network that ends in
 /// it computes on the CPU; where a GPU must compute (`device.gpu` is `on`), it is an error.
 ///
-/// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to
-/// mean equal results. So they name every option that changes what it computes, and are the same from run to run.
-/// Nothing else of it is in a file: a program that reads a model or a checkpoint builds the network with the loss
+/// Its `Debug` words stand in checkpoints, training goes on only from those with the same words, and processes that
+/// train, evaluate or predict together compare them: equal words are to mean equal results. So they name every option
+/// that changes what it computes, and are the same from run to run and in all processes. Nothing else of it is in a file: a program that reads a model or a checkpoint builds the network with the loss
 /// again.
 ///
 /// ```
