@@ -293,7 +293,12 @@ fn over_batches<R: Record>(
     new: impl Fn() -> R + Send + Sync + 'static,
     add: impl Fn(&mut R, &mut Evaluator, &mut BlockRows<'_>) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Vec<R>> {
-    let (failed, model) = (Failed::default(), words(network, parameters));
+    // Nobody else is there to compare it, and to hash all parameters takes time.
+    let model = match data.context().is_in_cluster() {
+        true => words(network, parameters),
+        false => String::new(),
+    };
+    let failed = Failed::default();
     let (network, parameters, kept) = (network.clone(), Arc::new(parameters.to_vec()), failed.clone());
     let (devices, first) = (devices.lanes(), first_block(data));
     let results = data.run_partitions_with_parameters(model, move |partition, blocks| {
