@@ -27,6 +27,9 @@ pub struct EpochReport {
     pub samples_per_second: f64,
     /// Training time so far in seconds; evaluation is left out.
     pub seconds: f64,
+    /// Loading time of the epoch in seconds, which is part of its training time: this process has waited for the samples
+    /// of its lanes, before the first step and behind each checkpoint.
+    pub loading_seconds: f64,
     /// BLAKE3 of the parameters, in hexadecimal.
     pub parameters_hash: String,
     /// Bytes that this process has read so far, by where they lay.
@@ -75,6 +78,8 @@ pub struct Reporter {
     output: Stdout,
     seconds: f64,
     epochs: Vec<EpochReport>,
+    /// What had been loaded before the epoch.
+    loading_before: Duration,
     /// What each process had done on GPUs before the epoch.
     gpus_before: BTreeMap<(usize, u64), GpuFigures>,
 }
@@ -127,6 +132,7 @@ impl Reporter {
             output: std::io::stdout(),
             seconds: 0.0,
             epochs: Vec::new(),
+            loading_before: context.metrics().loading(),
             gpus_before: training.gpu_figures_of_all(),
         }
     }
@@ -163,6 +169,8 @@ impl Reporter {
             let before = gpus_before.get(&process).cloned().unwrap_or_default();
             GpuReport::between(process.0, &before, now, took)
         });
+        let loading = self.context.metrics().loading();
+        let loading_before = std::mem::replace(&mut self.loading_before, loading);
         let report = EpochReport {
             epoch: training.epoch(),
             step: training.step(),
@@ -170,6 +178,7 @@ impl Reporter {
             test_accuracy: test.accuracy(),
             samples_per_second: trained.samples as f64 / took.as_secs_f64(),
             seconds: self.seconds,
+            loading_seconds: loading.saturating_sub(loading_before).as_secs_f64(),
             parameters_hash: training.parameters_hash(),
             bytes_by_source: BytesBySource::of(&reading, &self.context.store().statistics(), None),
             reading: self
@@ -246,6 +255,8 @@ impl Reporter {
             )?;
         }
         writeln!(self.output, "training time      {:.2} s", last.seconds)?;
+        let loading: f64 = self.epochs.iter().map(|epoch| epoch.loading_seconds).sum();
+        writeln!(self.output, "loading time       {loading:.2} s")?;
         writeln!(self.output, "samples/s, median  {:.0}", speeds[speeds.len() / 2])?;
         writeln!(self.output, "parameters hash    {}", last.parameters_hash)
     }

@@ -4,6 +4,7 @@ mod resident;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use distdl_storage::{BlockStore, Pin, Record, Records, StorageError, Unpoisoned};
 
@@ -180,7 +181,9 @@ impl<T: Record> Dataset<T> {
         let mut observer = Observer::new(&iteration, observe);
         let Some(member) = context.member() else {
             let all: Vec<usize> = (0..self.partitions()).collect();
+            let begun = Instant::now();
             loaded.take(context.run_here(self.id(), &all, &read)?);
+            context.metrics().loaded_since(begun);
             let action = context.begin_action(self.node())?;
             let setting = Setting {
                 slowed: slowed_here(context)?,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distdl_storage::Unpoisoned;
 use serde::Serialize;
@@ -75,6 +75,7 @@ pub struct Metrics {
     tasks_copied: AtomicU64,
     exchanged_bytes: AtomicU64,
     exchanged_early_bytes: AtomicU64,
+    loading_nanoseconds: AtomicU64,
     worker_times: Mutex<BTreeMap<usize, WorkerTimes>>,
 }
 
@@ -129,6 +130,13 @@ impl Metrics {
         self.tasks_copied.load(Ordering::Relaxed)
     }
 
+    /// Time in which iterations have waited in this process for the data of their lanes: before steps, partitions are
+    /// read or computed and loaded, at the beginning of each iteration and again where lanes have moved. It is no part
+    /// of [`worker_times`](Self::worker_times).
+    pub fn loading(&self) -> Duration {
+        Duration::from_nanos(self.loading_nanoseconds.load(Ordering::Relaxed))
+    }
+
     /// What iterations have given to other processes of updates, measures and new parameters, in bytes: sent, or left
     /// in memory that they share, once for each process that it is for.
     pub fn exchanged_bytes(&self) -> u64 {
@@ -144,6 +152,12 @@ impl Metrics {
     pub fn worker_times(&self) -> Vec<WorkerTimes> {
         let times = self.worker_times.lock().unpoisoned();
         times.values().copied().collect()
+    }
+
+    /// The data of lanes has been loaded since then.
+    pub(crate) fn loaded_since(&self, begun: Instant) {
+        let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.loading_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
     pub(crate) fn iterated(&self, times: Vec<WorkerTimes>) {

@@ -17,6 +17,7 @@ fn mnist_prints_a_line_an_epoch_with_these_keys() {
         "test_accuracy",
         "samples_per_second",
         "seconds",
+        "loading_seconds",
         "parameters_hash",
         "bytes_by_source",
     ]);
@@ -29,6 +30,7 @@ fn mnist_prints_a_line_an_epoch_with_these_keys() {
             (Some(epoch), Some(6 * epoch))
         );
         assert!(line["train_loss"].as_f64().unwrap().is_finite());
+        assert!(line["loading_seconds"].as_f64().unwrap() > 0.0);
         assert!((0.0..=1.0).contains(&line["test_accuracy"].as_f64().unwrap()));
         assert_eq!(line["parameters_hash"].as_str().unwrap().len(), 64);
     }

@@ -353,3 +353,20 @@ fn what_was_learnt_from_moved_pictures_holds_for_pictures_elsewhere() {
     let (without, with) = (accuracy_elsewhere(0), accuracy_elsewhere(2));
     assert!(with == 1.0 && without < 1.0, "{with} {without}");
 }
+
+#[test]
+fn how_long_the_samples_of_lanes_are_loaded_is_counted_by_each_process() {
+    let train = |context: &Context| -> distdl_engine::Result<()> {
+        let data = context.parallelize(samples().split(4).unwrap(), 4);
+        let mut training = network().train(&data, options()).map_err(failed)?;
+        assert!(context.metrics().loading().is_zero(), "a first look is no part of it");
+        for _ in 0..2 {
+            let before = context.metrics().loading();
+            training.run_epoch(|_| ()).map_err(failed)?;
+            assert!(context.metrics().loading() > before);
+        }
+        Ok(())
+    };
+    train(&context(2)).unwrap();
+    TestCluster::new(2).run(move |context| train(context)).unwrap();
+}

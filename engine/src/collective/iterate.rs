@@ -6,6 +6,7 @@ mod basis;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -210,15 +211,17 @@ fn place(
         required_rank: &host,
     };
     let own = own_rank(arrival, generation);
-    let read = looped.read.clone();
-    arrival.round(generation, number, &inputs, &read, &mut |results| {
+    let (read, begun) = (looped.read.clone(), Instant::now());
+    let outcome = arrival.round(generation, number, &inputs, &read, &mut |results| {
         let loaded = (looped.load)(results);
         let mine = all.iter().filter(|partition| host(**partition) == own);
         let complete = mine
             .copied()
             .all(|partition| loaded.binary_search(&(partition as u64)).is_ok());
         Ok((complete, Vec::new()))
-    })
+    });
+    arrival.context.metrics().loaded_since(begun);
+    outcome
 }
 
 fn run_loop(

@@ -63,7 +63,9 @@ impl<T: Record> Dataset<T> {
         iteration.check(parameters)?;
         let loaded = Loaded::default();
         let all: Vec<usize> = (0..self.partitions()).collect();
+        let begun = Instant::now();
         loaded.take(context.run_here(self.id(), &all, &self.loader(load))?);
+        context.metrics().loaded_since(begun);
         let action = context.begin_action(self.node())?;
         let stopped = Arc::new(Mutex::new(None));
         let stop = Arc::clone(&stopped);
