@@ -85,13 +85,11 @@ impl NeuralNetwork {
     /// # use distdl_engine::{Config, Context};
     /// # let context = Context::new(Config::default())?;
     /// # let network = NeuralNetwork::new(Input(1)).output(Dense::linear(1), Loss::MeanSquaredError)?;
-    /// let rows = context.parallelize(vec![("a", [0.5]), ("b", [1.0]), ("c", [3.0])], 2);
-    /// let rows = rows.map(|(id, features)| (id.to_owned(), features));
+    /// let rows = context.parallelize(vec![(17_u64, [0.5_f32]), (3, [1.0]), (99, [3.0])], 2);
     /// let samples = rows.values().batch(1000)?.try_map(Samples::from_rows);
     /// let predictions = network.predict(&samples, &[2.0, 0.0])?; // twice the feature
-    /// let of_ids = rows.keys().zip(&predictions)?.collect()?;
-    /// let of_ids: Vec<_> = of_ids.iter().map(|(id, outputs)| (id.as_str(), outputs[0])).collect();
-    /// assert_eq!(of_ids, [("a", 1.0), ("b", 2.0), ("c", 6.0)]);
+    /// let of_ids = rows.keys().zip(&predictions)?.map(|(id, outputs)| (id, outputs[0]));
+    /// assert_eq!(of_ids.collect()?, [(17, 1.0), (3, 2.0), (99, 6.0)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
