@@ -157,7 +157,7 @@ macro_rules! picky {
 }
 
 picky!(Instant: deserialize_str, visit_str(&str), |text| text.ends_with(":00Z"));
-picky!(Address: deserialize_string, visit_string(String), |text| text.starts_with("http://"));
+picky!(Address: deserialize_string, visit_str(&str), |text| text.starts_with("http://"));
 picky!(Identifier: deserialize_bytes, visit_bytes(&[u8]), |bytes| bytes.len() == 16);
 
 #[test]
