@@ -27,8 +27,8 @@ pub struct EpochReport {
     pub samples_per_second: f64,
     /// Training time so far in seconds; evaluation is left out.
     pub seconds: f64,
-    /// Loading time of the epoch in seconds, which is part of its training time: this process has waited for the samples
-    /// of its lanes, before the first step and behind each checkpoint.
+    /// Loading time of the epoch in seconds, which is part of its training time: this process has waited for the
+    /// samples of its lanes, before the first step and behind each checkpoint.
     pub loading_seconds: f64,
     /// BLAKE3 of the parameters, in hexadecimal.
     pub parameters_hash: String,

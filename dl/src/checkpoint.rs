@@ -79,8 +79,8 @@ impl Description {
     }
 }
 
-/// What of the processor shows in bits, what computes besides, and of which version it is: a later one may sum in another
-/// order. That is told, and no reason not to go on, as with another processor.
+/// What of the processor shows in bits, what computes besides, and of which version it is: a later one may sum in
+/// another order. That is told, and no reason not to go on, as with another processor.
 fn kernels(level: Level, device: &str) -> String {
     let fused = match level {
         _ if cfg!(not(target_arch = "x86_64")) => "",

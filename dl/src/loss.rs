@@ -171,8 +171,8 @@ impl Loss {
         }
     }
 
-    /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs. Where there
-    /// are no targets their length is 0.
+    /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs. Where
+    /// there are no targets their length is 0.
     pub(crate) fn trouble_with(&self, target_length: Option<usize>, output_length: usize) -> Option<String> {
         if target_length == Some(0) {
             let trouble =

@@ -328,8 +328,8 @@ impl Samples {
     /// The samples with value targets, `classes` for each, instead of labels: 1 at the label and 0 elsewhere.
     ///
     /// # Errors
-    /// If the targets are values already, or there are none; if there are no classes, or a label is not less than `classes`, whose row is
-    /// named.
+    /// If the targets are values already, or there are none; if there are no classes, or a label is not less than
+    /// `classes`, whose row is named.
     pub fn one_hot(&self, classes: usize) -> Result<Samples> {
         let labels = match self.targets() {
             SampleTargets::Labels(labels) => labels,

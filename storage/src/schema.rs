@@ -21,7 +21,8 @@ const DEPTH_MAX: usize = 64;
 /// Requests that are looked at, of all rounds: some tenths of a second. A type that makes more is known as far as that.
 const STEPS_MAX: usize = 1 << 19;
 
-/// What texts are tried with, until one is taken: a number, what dates, times and addresses look like, and an identifier.
+/// What texts are tried with, until one is taken: a number, what dates, times and addresses look like, and an
+/// identifier.
 const TEXTS: [&str; 8] = [
     "1",
     "2000-01-01",

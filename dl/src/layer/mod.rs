@@ -44,9 +44,9 @@ use std::ops::Range;
 /// allowed. What they are to write they write whole: with debug assertions it is NaN before, else whatever was there.
 ///
 /// Its `Debug` words stand in checkpoints, training goes on only from those with the same words, and processes that
-/// train, evaluate or predict together compare them: equal words are to mean equal outputs for equal parameters. So they
-/// name every option that changes what it computes, and are the same from run to run and in all processes: no addresses,
-/// no order of a `HashMap`.
+/// train, evaluate or predict together compare them: equal words are to mean equal outputs for equal parameters. So
+/// they name every option that changes what it computes, and are the same from run to run and in all processes: no
+/// addresses, no order of a `HashMap`.
 pub trait Layer<T: Scalar>: Debug + Send + Sync {
     /// What kind of layer it is, in lower case, for messages.
     fn kind(&self) -> &'static str;

@@ -54,8 +54,8 @@ fn other_kind(wanted: &str, got: &str) -> Error {
 ///
 /// Its `Debug` words stand in checkpoints, training goes on only from those with the same words, and processes that
 /// train, evaluate or predict together compare them: equal words are to mean equal results. So they name every option
-/// that changes what it computes, and are the same from run to run and in all processes. Nothing else of it is in a file: a program that reads a model or a checkpoint builds the network with the loss
-/// again.
+/// that changes what it computes, and are the same from run to run and in all processes. Nothing else of it is in a
+/// file: a program that reads a model or a checkpoint builds the network with the loss again.
 ///
 /// ```
 /// use distdl_dl::{Dense, Input, Loss, LossFunction, NeuralNetwork, Result, Scalar, Target};

@@ -56,10 +56,11 @@ impl NeuralNetwork {
     /// samples is computed at a time.
     ///
     /// A GPU gives other bits than the CPU, and in another precision other ones: of results that are
-    /// [memoized](Dataset::memoize), or found by [`checkpoint`](Dataset::checkpoint), those of the CPU, of GPUs, of each
-    /// `device.precision`, and with cuDNN or without are told apart; those of GPUs of other models are not. Where `device.gpu` is `auto` and a GPU may be lost on the way, or other
-    /// processes have none, [say so](Dataset::with_determinacy) if what follows depends on bits. The dataset keeps its
-    /// workspaces on GPUs as long as it lives.
+    /// [memoized](Dataset::memoize), or found by [`checkpoint`](Dataset::checkpoint), those of the CPU, of GPUs, of
+    /// each `device.precision`, and with cuDNN or without are told apart; those of GPUs of other models are not. Where
+    /// `device.gpu` is `auto` and a GPU may be lost on the way, or other processes have none, [say
+    /// so](Dataset::with_determinacy) if what follows depends on bits. The dataset keeps its workspaces on GPUs as long
+    /// as it lives.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples};
@@ -75,10 +76,10 @@ impl NeuralNetwork {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Samples need no targets for that ([`SampleTargets::None`]). Rows that are known by something, as by an id, become
-    /// blocks of samples, and there is a prediction for each row, in the same partition: [`zip`](Dataset::zip) puts it
-    /// beside its id. That needs as many of both in each partition, so no row is
-    /// left out in between; how long the blocks are is no matter.
+    /// Samples need no targets for that ([`SampleTargets::None`]). Rows that are known by something, as by an id,
+    /// become blocks of samples, and there is a prediction for each row, in the same partition: [`zip`](Dataset::zip)
+    /// puts it beside its id. That needs as many of both in each partition, so no row is left out in between; how long
+    /// the blocks are is no matter.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork, Samples};

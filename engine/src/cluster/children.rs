@@ -200,8 +200,8 @@ impl Children {
         })
     }
 
-    /// Starts a process for a slot; one that is still there is killed first, as by [`Children::kill`]. Gives its number in
-    /// the system.
+    /// Starts a process for a slot; one that is still there is killed first, as by [`Children::kill`]. Gives its number
+    /// in the system.
     ///
     /// # Errors
     /// If the program cannot be started, or [`Children::kill_all`] was called.
@@ -426,8 +426,8 @@ fn is_ending(process: u32) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let id = i32::try_from(process).ok().and_then(Pid::from_raw);
     let has_ended = id.is_some_and(|id| matches!(waitid(WaitId::Pid(id), options), Ok(Some(_))));
-    // Behind the program's name, which may have any bytes, the flags are the seventh word. Elsewhere than on Linux there
-    // is no such file, and what is not seen is the short time between the two.
+    // Behind the program's name, which may have any bytes, the flags are the seventh word. Elsewhere than on Linux
+    // there is no such file, and what is not seen is the short time between the two.
     let told = std::fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
     let told = String::from_utf8_lossy(&told);
     let flags = told.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(6));

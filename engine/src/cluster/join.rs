@@ -52,7 +52,8 @@ pub struct Join {
     pub advertise: Option<IpAddr>,
     /// The process that started it and that it must not outlive.
     pub parent: Option<u32>,
-    /// Whether its name node has had it started, here or elsewhere, shows what it prints and says how the program ended.
+    /// Whether its name node has had it started, here or elsewhere, shows what it prints and says how the program
+    /// ended.
     pub is_child: bool,
 }
 

@@ -219,8 +219,8 @@ impl<T: Record> Dataset<T> {
 
     /// As [`map_partitions_with_parameters`](Self::map_partitions_with_parameters), and `of_process` says what else the
     /// records follow from that may be another in each process, such as which kind of device computes them:
-    /// [`checkpoint`](Self::checkpoint) and [`memoize`](Self::memoize) find no result of another one, and processes of a
-    /// cluster do not compare it.
+    /// [`checkpoint`](Self::checkpoint) and [`memoize`](Self::memoize) find no result of another one, and processes of
+    /// a cluster do not compare it.
     #[track_caller]
     pub fn map_partitions_with_parameters_of_process<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,

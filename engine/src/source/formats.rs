@@ -53,9 +53,9 @@ impl Context {
         )
     }
 
-    /// As [`Context::json_lines`], with the lines that are no value of `T` in their places, also those that are not UTF-8
-    /// or longer than a line may be. A file that cannot be read stays an error. `try_map(|record| record)` makes an
-    /// error of each bad line again.
+    /// As [`Context::json_lines`], with the lines that are no value of `T` in their places, also those that are not
+    /// UTF-8 or longer than a line may be. A file that cannot be read stays an error. `try_map(|record| record)` makes
+    /// an error of each bad line again.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -122,11 +122,11 @@ impl Context {
         }))
     }
 
-    /// As [`Context::csv`], with the records that are no values of `T` in their places, as
-    /// [`Context::try_json_lines`] has them. A header that cannot be read, or whose names do not fit `T`, stays an error.
-    /// Without a header a record must have as many fields as the first value of `T` in its file, which is looked for
-    /// among the first 100 records. A quote that is not closed makes its line a bad record; where quoted fields may hold
-    /// line ends, all that follows it up to the limit of a line or the end of the file is one.
+    /// As [`Context::csv`], with the records that are no values of `T` in their places, as [`Context::try_json_lines`]
+    /// has them. A header that cannot be read, or whose names do not fit `T`, stays an error. Without a header a record
+    /// must have as many fields as the first value of `T` in its file, which is looked for among the first 100 records.
+    /// A quote that is not closed makes its line a bad record; where quoted fields may hold line ends, all that follows
+    /// it up to the limit of a line or the end of the file is one.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

@@ -100,7 +100,8 @@ impl FieldReader {
             (self.lines_offset, self.record_start, self.used) = (line.start, 0, 0);
         }
         self.lines_read.extend_from_slice(line.bytes);
-        if let Some(error) = line.too_long {
+        if let Some(bytes_max) = line.bytes_max {
+            let error = too_long(&self.object.url, line.start, bytes_max);
             return Err(self.give_up(error));
         }
         if !line.bytes.ends_with(b"\n") {

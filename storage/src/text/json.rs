@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
+use super::blocks::too_long;
 use super::lines::text_of;
 use super::options::TextOptions;
 use super::raw_lines::{AfterBad, RawLine, RawLineReader};
@@ -58,12 +59,11 @@ impl<T: DeserializeOwned> JsonReader<T> {
     }
 
     fn read(&mut self) -> Result<Option<T>, Unread> {
-        while let Some(mut line) = self.lines.next()? {
-            let (start, bytes) = (line.start, line.bytes);
-            match value_of(&self.url, &mut line) {
+        while let Some(line) = self.lines.next()? {
+            match value_of(&self.url, &line) {
                 Ok(None) => {}
                 Ok(value) => return Ok(value),
-                Err(error) => return Err(Unread::record(&self.url, start, bytes, error)),
+                Err(error) => return Err(Unread::record(&self.url, line.start, line.bytes, error)),
             }
         }
         Ok(None)
@@ -71,9 +71,9 @@ impl<T: DeserializeOwned> JsonReader<T> {
 }
 
 /// The value on a line, if that is not blank.
-fn value_of<T: DeserializeOwned>(url: &str, line: &mut RawLine<'_>) -> Result<Option<T>, ObjectError> {
-    if let Some(error) = line.too_long.take() {
-        return Err(error);
+fn value_of<T: DeserializeOwned>(url: &str, line: &RawLine<'_>) -> Result<Option<T>, ObjectError> {
+    if let Some(bytes_max) = line.bytes_max {
+        return Err(too_long(url, line.start, bytes_max));
     }
     let text = std::str::from_utf8(line.bytes).map_err(|error| ObjectError::NotUtf8 {
         url: url.to_owned(),

@@ -1,10 +1,9 @@
 //! The lines of a split as the bytes that they are, so that one which is bad keeps nobody from the next.
 
-use super::blocks::{Block, Blocks, LongLines, line_length, too_long};
+use super::blocks::{Block, Blocks, LongLines, line_length};
 use super::options::TextOptions;
 use super::split::TextSplit;
 use crate::error::Result;
-use crate::object::ObjectError;
 use crate::remote::Stores;
 
 /// Whether reading goes on behind a bad record.
@@ -28,8 +27,8 @@ pub(crate) struct RawLine<'a> {
     pub(crate) start: u64,
     /// All of it, or if it is too long its beginning.
     pub(crate) bytes: &'a [u8],
-    /// The error that it is, if it is too long.
-    pub(crate) too_long: Option<ObjectError>,
+    /// How many bytes it may have, if it has more.
+    pub(crate) bytes_max: Option<usize>,
 }
 
 impl RawLineReader {
@@ -72,7 +71,7 @@ impl RawLineReader {
             start,
             // Behind that a part of it may be missing.
             bytes: &self.block.bytes[from..from + if is_too_long { bytes_max + 1 } else { length }],
-            too_long: is_too_long.then(|| too_long(self.blocks.url(), start, bytes_max)),
+            bytes_max: is_too_long.then_some(bytes_max),
         }))
     }
 }
