@@ -282,7 +282,7 @@ pub(crate) struct Fill {
 
 impl Fill {
     /// Records that come before the next one that is measured: first each, or a few that are large would be many bytes.
-    fn step(&self) -> usize {
+    pub(crate) fn step(&self) -> usize {
         self.records.clamp(1, MEASURED_OF)
     }
 

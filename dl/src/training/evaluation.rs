@@ -57,7 +57,8 @@ impl NeuralNetwork {
     ///
     /// A GPU gives other bits than the CPU, and in another precision other ones: of results that are
     /// [memoized](Dataset::memoize), or found by [`checkpoint`](Dataset::checkpoint), those of the CPU, of GPUs, of
-    /// each `device.precision`, and with cuDNN or without are told apart; those of GPUs of other models are not. Where
+    /// each `device.precision`, and with cuDNN or without are told apart; those of GPUs of other models are not,
+    /// nor what processes of one program have fetched from each other that compute on unlike devices. Where
     /// `device.gpu` is `auto` and a GPU may be lost on the way, or other processes have none, [say
     /// so](Dataset::with_determinacy) if what follows depends on bits. The dataset keeps its workspaces on GPUs as long
     /// as it lives.
@@ -179,7 +180,7 @@ fn predict(
     devices: &Devices,
 ) -> Result<Dataset<Vec<f32>>> {
     check_length("the parameters", network.parameter_count(), parameters.len())?;
-    // Processes may compute on other devices than each other; what one has kept is not taken for what another gives.
+    // Processes may compute on other devices than each other, and each remembers what it has under the words of its own.
     let computed_with = devices.words(data.context().config());
     let (devices, first) = (devices.lanes(), first_block(data));
     let model = words(network, parameters);

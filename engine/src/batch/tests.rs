@@ -54,9 +54,26 @@ fn operators_do_not_hold_more_records_than_memory_may_have() {
     assert_eq!(pictures.first().unwrap().len(), 4 << 20);
     let of_partitions = made.swap(0, Ordering::Relaxed);
     assert!((1..=4).contains(&of_partitions), "{of_partitions}");
-    let calls = Arc::clone(&made);
-    let pictures = context.range(0..1000, 1).flat_map(move |_| Some(picture(&calls)));
-    assert_eq!(pictures.first().unwrap().len(), 4 << 20);
-    let of_records = made.load(Ordering::Relaxed);
-    assert!((1..=4).contains(&of_records), "{of_records}");
+    for each in [1, 1000] {
+        let calls = Arc::clone(&made);
+        let pictures = context.range(0..1000, 1).flat_map(move |_| {
+            let calls = Arc::clone(&calls);
+            (0..each).map(move |_| picture(&calls))
+        });
+        assert_eq!(pictures.first().unwrap().len(), 4 << 20);
+        let of_records = made.swap(0, Ordering::Relaxed);
+        assert!((1..=4).contains(&of_records), "{of_records}");
+    }
+}
+
+#[test]
+fn what_has_ended_is_not_asked_for_more_where_a_batch_is_full() {
+    let context = Context::new(Config::default()).unwrap();
+    let pictures = context.range(0..2, 1).flat_map(|_| {
+        let sizes = [9 << 20, 5 << 20, 0, 7].into_iter();
+        // Asked again it would go on behind the 0.
+        sizes.map_while(|bytes| (bytes > 0).then(|| vec![0_u8; bytes]))
+    });
+    let sizes = pictures.map(|picture| picture.len()).collect().unwrap();
+    assert_eq!(sizes, [9 << 20, 5 << 20, 9 << 20, 5 << 20]);
 }

@@ -99,6 +99,8 @@ pub(crate) struct Exited {
     pub life: u32,
     /// Its number in the system.
     pub process: u32,
+    /// Whether it is a remote shell.
+    pub is_remote: bool,
     /// Whether it ended of its own will, with code 0.
     pub success: bool,
     /// How it ended: `exit code 1`, `killed by signal 9 (SIGKILL)`, [`ENDED_HERE`].
@@ -380,6 +382,7 @@ impl Shared {
                 slot,
                 life,
                 process,
+                is_remote: running.is_remote,
                 success: status.as_ref().is_ok_and(ExitStatus::success),
                 cause: status.map_or_else(
                     |error| error.to_string(),

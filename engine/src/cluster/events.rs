@@ -7,6 +7,9 @@ use serde::{Serialize, Serializer};
 use super::dismissal::Dismissal;
 use super::identity::MemberId;
 
+/// How the words begin of a process that there never was.
+pub(super) const NOT_STARTED: &str = "could not be started: ";
+
 /// How a process ended that the name node has killed.
 pub(super) const ENDED_HERE: &str = "ended by the name node";
 
@@ -402,16 +405,17 @@ fn not_come(slots: &[u32], gave_up: &[u32]) -> String {
 
 /// How a process ended that was not lost by a decision of the name node.
 fn ended(slot: u32, process: Option<u32>, cause: &str) -> String {
-    let Some(process) = process else {
-        return format!("the process for slot {slot} {cause}");
+    let who = match process {
+        Some(process) => format!("slot {slot} (process {process})"),
+        None => format!("the process for slot {slot}"),
     };
-    let who = format!("slot {slot} (process {process})");
     match cause.strip_prefix("killed by signal ") {
         None if cause == ENDED_HERE => format!("{who} was {cause}, as it lived on without its connection"),
         Some(signal) if signal.starts_with("9 ") => format!(
             "{who} was {cause}: if nobody sent it, the machine may have run out of memory (see the kernel's log)"
         ),
         Some(_) => format!("{who} was {cause}"),
+        None if cause.starts_with(NOT_STARTED) => format!("{who} {cause}"),
         None => format!("{who} has ended: {cause}"),
     }
 }

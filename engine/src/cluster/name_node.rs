@@ -403,6 +403,8 @@ impl NameNode {
     }
 
     fn greeted(&mut self, connection: ConnectionId, report: Report) {
+        // Whoever waits on it and says more than that does not wait any more: it joins anew, or is closed.
+        self.newcomers.retain(|newcomer| newcomer.connection != connection);
         match report {
             Report::Join {
                 slot,

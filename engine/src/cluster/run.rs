@@ -107,10 +107,15 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     let forwarding = std::thread::Builder::new().name("distdl-exits".into());
     let forwarding = forwarding.spawn(move || {
         for Exited {
-            slot, process, cause, ..
+            slot,
+            process,
+            is_remote,
+            cause,
+            ..
         } in ended
         {
-            handle.exited(slot, Some(process), cause);
+            // The number of a remote shell is none that its process has told.
+            handle.exited(slot, (!is_remote).then_some(process), cause);
         }
     });
     forwarding.map(drop).map_err(LaunchError::Start)?;

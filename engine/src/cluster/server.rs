@@ -19,7 +19,7 @@ use distdl_storage::Digest;
 
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::dismissal::Dismissal;
-use crate::cluster::events::ClusterEvent;
+use crate::cluster::events::{ClusterEvent, NOT_STARTED};
 use crate::cluster::handshake::{Credentials, TurnedAway};
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
@@ -374,7 +374,7 @@ impl Machine {
                 Effect::Close { connection } => self.close(connection),
                 Effect::Start { slot } => {
                     if let Err(error) = self.spawner.start(slot) {
-                        self.handle.exited(slot, None, format!("could not be started: {error}"));
+                        self.handle.exited(slot, None, format!("{NOT_STARTED}{error}"));
                     }
                 }
                 Effect::Kill { slot } => self.spawner.kill(slot),

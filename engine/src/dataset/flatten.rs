@@ -1,5 +1,7 @@
 //! Any number of records for each record, however many: made as they are asked for.
 
+use std::iter::Fuse;
+
 use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, AnyStream, Batch, BatchRecords, Fill, TaskResult};
@@ -14,11 +16,11 @@ pub(crate) struct Flattened<T, F, I> {
     stream: AnyStream,
     records: BatchRecords<T>,
     function: F,
-    /// What is left of what was made of the last record.
-    made: Option<I>,
+    /// What is left of what was made of the last record; it is asked again where it may have ended.
+    made: Option<Fuse<I>>,
 }
 
-impl<T: Record, F: Fn(T) -> I, I> Flattened<T, F, I> {
+impl<T: Record, F: Fn(T) -> I, I: Iterator> Flattened<T, F, I> {
     pub(crate) fn new(context: &TaskContext, stream: AnyStream, function: F) -> Self {
         Self {
             context: context.clone(),
@@ -39,19 +41,24 @@ impl<T: Record, F: Fn(T) -> I, I: Iterator<Item: Record>> Iterator for Flattened
         let mut fill = Fill::default();
         loop {
             if let Some(made) = &mut self.made {
-                let room = batch_records - batch.len();
+                let (before, room) = (batch.len(), fill.step().min(batch_records - batch.len()));
                 match made.size_hint() {
                     // The common case: to know that it fits spares a look at the room for each record.
                     (_, Some(most)) if most <= room => batch.extend(made),
                     _ => batch.extend(made.take(room)),
                 }
+                if batch.len() - before < room {
+                    self.made = None;
+                }
                 if batch.len() >= batch_records || fill.is_full(&batch) {
                     return Some(Ok(AnyBatch::owned(batch)));
                 }
-                self.made = None;
+                if self.made.is_some() {
+                    continue;
+                }
             }
             if let Some(record) = self.records.next() {
-                self.made = Some((self.function)(record));
+                self.made = Some((self.function)(record).fuse());
                 continue;
             }
             // It may take many batches before there is one.

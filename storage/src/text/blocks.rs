@@ -138,7 +138,7 @@ impl Blocks {
         if self.skipping && !at_end {
             let Some(newline) = memchr(b'\n', bytes) else {
                 self.finished = self.position >= self.end;
-                let is_too_long = self.position - self.begin > self.options.line_bytes_max as u64 + 1;
+                let is_too_long = self.position - self.begin > (self.options.line_bytes_max as u64).saturating_add(1);
                 // Who reads the split in which it begins says where that is.
                 return match is_too_long && self.long_lines == LongLines::Refused {
                     true => Err(self.too_long(self.begin)),

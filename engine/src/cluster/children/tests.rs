@@ -1,6 +1,7 @@
 //! Children end as told, their ends are reported as they were, and their output arrives whole.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -111,6 +112,7 @@ fn each_end_is_reported_as_it_was() {
                 slot,
                 life,
                 process,
+                is_remote: false,
                 success,
                 cause
             }
@@ -196,17 +198,24 @@ fn who_was_killed_by_others_is_not_taken_for_killed_here() {
 
 #[test]
 fn a_remote_shell_tells_how_its_process_ended_before_it_is_killed() {
-    let fifo = tempfile::tempdir().unwrap();
-    let path = fifo.path().join("goes on");
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let ends = format!("cat '{}'; exit 3", path.display());
+    let folder = tempfile::tempdir().unwrap();
+    // Open at both ends, so that nobody waits for the other one to open it.
+    let pipe = |name: &str| {
+        let path = folder.path().join(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let open = std::fs::File::options().read(true).write(true).open(&path);
+        (open.unwrap(), path)
+    };
+    let ((mut is_up, up), (mut goes_on, on)) = (pipe("is up"), pipe("goes on"));
+    let ends = format!("echo up > '{}'; read line < '{}'; exit 3", up.display(), on.display());
     let family = family(move |slot, _| Recipe {
         is_remote: true,
         ..shell(if slot == 0 { &ends } else { HANGS })
     });
     family.children.start(0).unwrap();
+    is_up.read_exact(&mut [0; 3]).unwrap();
     family.children.kill(0);
-    drop(std::fs::File::options().write(true).open(&path).unwrap());
+    goes_on.write_all(b"on\n").unwrap();
     assert_eq!(family.ends.recv().unwrap().cause, "exit code 3");
 
     family.children.start(1).unwrap();

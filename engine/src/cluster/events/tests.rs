@@ -68,6 +68,7 @@ fn how_a_process_ended_and_what_comes_of_it_have_sentences() {
             "slot 1 (process 71) was ended by the name node, as it lived on without its connection",
         ),
         (Some(71), "exit code 3", "slot 1 (process 71) has ended: exit code 3"),
+        (None, "exit code 137", "the process for slot 1 has ended: exit code 137"),
         (
             None,
             "could not be started: no such file",

@@ -110,7 +110,6 @@ impl NameNode {
             }
             // One of those that are expected back may not come, as where all were killed and are started again.
             None if self.members.values().any(|member| member.connection.is_none()) => {
-                self.newcomers.retain(|other| other.connection != connection);
                 self.newcomers.push(newcomer);
             }
             None => self.dismiss(connection, Dismissal::Full),
@@ -325,7 +324,10 @@ impl NameNode {
     /// A process ended. If it was a member, its connection closes too, after the last that it said.
     pub(super) fn exited(&mut self, slot: u32, process: Option<u32>, cause: String) {
         let closed = self.slots.get_mut(slot).map(|slot| &mut slot.closed);
-        let by_itself = closed.is_some_and(|closed| closed.take_if(|closed| Some(*closed) == process).is_some());
+        let by_itself = closed.is_some_and(|closed| {
+            let is_that = |closed: &mut u32| process.is_none_or(|process| process == *closed);
+            closed.take_if(is_that).is_some()
+        });
         let unjoined = self.slots.exited(slot, cause.clone());
         self.note(Happening::Exited {
             slot,

@@ -69,6 +69,7 @@ impl Hosted {
                 true
             }
             None => {
+                self.pool.given_up(hosted.index);
                 hosted.end(&exchange);
                 false
             }

@@ -86,6 +86,13 @@ impl Pool {
         Some((next.lane.take()?, next.step))
     }
 
+    /// Nobody computes a step of a lane that has failed.
+    pub(super) fn given_up(&self, lane: usize) {
+        if let Some(entry) = self.entries().iter_mut().find(|entry| entry.index == lane) {
+            entry.since = None;
+        }
+    }
+
     /// The lanes whose steps are computed, each since when.
     pub(super) fn at_work(&self) -> Vec<(usize, Instant)> {
         let entries = self.entries();

@@ -161,7 +161,8 @@ impl World {
         {
             self.check_begin(generation, *action, *round, work);
         }
-        let wire = self.wires.get(&connection).expect("an order to a closed connection");
+        let wire = self.wires.get(&connection);
+        let wire = wire.unwrap_or_else(|| panic!("{order:?} goes to a closed connection"));
         let process = &mut self.processes[wire.process];
         if process.connection == Some(connection) {
             process.inbox.push_back(order);
