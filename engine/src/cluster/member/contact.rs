@@ -83,13 +83,12 @@ fn looks_for(reason: &str, name_node: &Address, grace: Duration) -> String {
 
 /// What is said in the end, if none has come.
 fn not_found(reason: String, name_node: &Address, grace: Duration, missed: Option<&Missed>) -> String {
-    match missed {
+    if grace.is_zero() {
         // The name node is the parent: there will be no other.
-        None => reason,
-        Some(missed) => {
-            format!("{reason}, and no other one was found at {name_node} for {grace:?} (`--name-grace`): {missed}")
-        }
+        return reason;
     }
+    let why = missed.map_or_else(String::new, |missed| format!(": {missed}"));
+    format!("{reason}, and no other one was found at {name_node} for {grace:?} (`--name-grace`){why}")
 }
 
 impl Shared {
@@ -362,6 +361,10 @@ mod tests {
             not_found(gone.to_owned(), &at, grace, Some(&missed)),
             "the connection broke, and no other one was found at 10.0.0.1:80 for 30s (`--name-grace`): it has another \
              secret"
+        );
+        assert_eq!(
+            not_found(gone.to_owned(), &at, grace, None),
+            "the connection broke, and no other one was found at 10.0.0.1:80 for 30s (`--name-grace`)"
         );
         assert_eq!(not_found(gone.to_owned(), &at, Duration::ZERO, None), gone);
     }
