@@ -66,10 +66,15 @@ fn traced<T: DeserializeOwned>() -> Trace {
         loop {
             trace.met.clear();
             trace.passed.clear();
+            trace.emptied = None;
             // Where it refuses, what it has asked for is noted. What panics would do so each time, and say it.
             let round = catch_unwind(AssertUnwindSafe(|| T::deserialize(At::begin(&mut trace)).map(drop)));
-            if round.is_err() || trace.steps_left == 0 {
+            let Ok(value) = round else { return trace };
+            if trace.steps_left == 0 {
                 return trace;
+            }
+            if value.is_err() {
+                trace.refuse_emptiness();
             }
             if !trace.turn() {
                 break;
@@ -93,22 +98,62 @@ struct Trace {
     choices: BTreeMap<Place, Choice>,
     /// Choices of this round.
     passed: Vec<Place>,
+    /// The place where nothing was taken, if that was the last request.
+    emptied: Option<Place>,
 }
 
 struct Choice {
     /// The way that is gone next; `count` if all were gone.
     taken: usize,
     count: usize,
-    /// The way that is gone where all were gone, or its type was met before: the one that takes nothing, or else the
-    /// first that led to a value. That value holds nothing for which there was none before, so going such ways alone
+    /// The way that is gone where all were gone, or its type was met before: the one that takes nothing, or where there
+    /// is none or it is refused, the first that led to a value. That value holds nothing for which there was none before, so going such ways alone
     /// comes to an end.
     good: Option<usize>,
+    /// The way that takes nothing, if there is one.
+    empty: Option<usize>,
+    /// Whether its type wants something.
+    refuses_empty: bool,
+}
+
+impl Choice {
+    fn new(count: usize, empty: Option<usize>) -> Self {
+        Self {
+            taken: 0,
+            count,
+            good: empty,
+            empty,
+            refuses_empty: false,
+        }
+    }
+
+    /// Remembers that a way led to a value.
+    fn went(&mut self, way: usize) {
+        if !self.refuses_empty || self.empty != Some(way) {
+            self.good.get_or_insert(way);
+        }
+    }
 }
 
 impl Trace {
-    fn known(&self) -> (usize, usize) {
-        let good = self.choices.values().filter(|choice| choice.good.is_some());
-        (self.seen.len(), good.count())
+    /// What only grows from one time to the next, until all is known.
+    fn known(&self) -> (usize, usize, usize) {
+        let count = |is: fn(&Choice) -> bool| self.choices.values().filter(|choice| is(choice)).count();
+        (
+            self.seen.len(),
+            count(|choice| choice.good.is_some()),
+            count(|choice| choice.refuses_empty),
+        )
+    }
+
+    /// A value was refused. If the last that it was made of is nothing, as an empty list is, then most likely that is
+    /// why: another way is the good one.
+    fn refuse_emptiness(&mut self) {
+        let emptied = self.emptied.take();
+        if let Some(choice) = emptied.and_then(|place| self.choices.get_mut(&place)) {
+            choice.refuses_empty = true;
+            choice.good = choice.good.filter(|good| choice.empty != Some(*good));
+        }
     }
 
     /// Has the last choice that can be made otherwise made otherwise in the next round. False if there is none.
@@ -146,6 +191,7 @@ impl<'a> At<'a> {
     }
 
     fn note(&mut self, what: impl Into<String>) {
+        self.trace.emptied = None;
         self.trace.seen.insert(self.place.clone(), what.into());
     }
 
@@ -210,11 +256,8 @@ impl<'a> At<'a> {
     ) -> Result<R, Error> {
         self.step()?;
         let place = self.place.clone();
-        let choice = self.trace.choices.entry(place.clone()).or_insert(Choice {
-            taken: 0,
-            count,
-            good: empty,
-        });
+        let new = || Choice::new(count, empty);
+        let choice = self.trace.choices.entry(place.clone()).or_insert_with(new);
         let way = match self.is_again || choice.taken >= choice.count {
             true => choice.good.ok_or_else(refused)?,
             false => choice.taken,
@@ -222,9 +265,10 @@ impl<'a> At<'a> {
         if !self.is_again {
             self.trace.passed.push(place.clone());
         }
+        self.trace.emptied = (empty == Some(way)).then(|| place.clone());
         let gone = go(self, way);
         if let (Ok(_), Some(choice)) = (&gone, self.trace.choices.get_mut(&place)) {
-            choice.good.get_or_insert(way);
+            choice.went(way);
         }
         gone
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::config::Config;
 use crate::context::Context;
+use crate::dataset::Dataset;
 
 /// Records of so many bytes, cut into batches.
 fn cut(sizes: &[usize], batch_records: usize) -> Vec<Vec<usize>> {
@@ -76,4 +77,30 @@ fn what_has_ended_is_not_asked_for_more_where_a_batch_is_full() {
     });
     let sizes = pictures.map(|picture| picture.len()).collect().unwrap();
     assert_eq!(sizes, [9 << 20, 5 << 20, 9 << 20, 5 << 20]);
+}
+
+#[test]
+fn large_records_are_not_paired_with_a_thousand_at_once() {
+    let context = Context::new(Config::default()).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let first_batch = |pictures: Dataset<Vec<u8>>| {
+        let calls = Arc::clone(&made);
+        let pictures = pictures.map(move |picture| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            picture
+        });
+        assert_eq!(pictures.first().unwrap().len(), 1 << 20);
+        made.swap(0, Ordering::Relaxed)
+    };
+    let numbers = context.range(0..1000, 1);
+    let picture = context.range(0..1, 1).map(|_| vec![0_u8; 1 << 20]);
+    let of_pairs = first_batch(picture.cartesian(&numbers).map(|(picture, _)| picture));
+    assert!((1..=16).contains(&of_pairs), "{of_pairs}");
+    let (few, many) = (picture.map(|picture| (7, picture)), numbers.map(|number| (7, number)));
+    let of_joined = first_batch(many.join(&few).map(|(_, (_, picture))| picture));
+    assert!((1..=16).contains(&of_joined), "{of_joined}");
+    let albums = context.range(0..64, 1).map(|number| (number, vec![0_u8; 1 << 20]));
+    let alone = albums.left_outer_join(&many.filter(|_| false));
+    let of_left = first_batch(alone.map(|(_, (picture, _))| picture));
+    assert!((1..=16).contains(&of_left), "{of_left}");
 }

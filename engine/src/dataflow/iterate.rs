@@ -22,7 +22,7 @@ mod shards;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use distdl_storage::Unpoisoned;
@@ -31,7 +31,7 @@ use timely::dataflow::operators::{ConnectLoop, Feedback};
 use timely::worker::Worker;
 
 use self::lanes::{Hosted, lanes};
-use self::pool::Pool;
+use self::pool::{LanesAtWork, Pool};
 use self::shards::{Owned, apply};
 use crate::cancel::RunningAction;
 use crate::dataflow::exchange::{Exchange, Makers, REPORT_DELAY, Setting};
@@ -104,8 +104,7 @@ pub(crate) fn run_loop(
     let begun = Instant::now();
     let pool = Arc::new(Pool::new(exchange));
     let mut lanes = LongLanes {
-        // Its lanes are dropped by the workers.
-        pool: Arc::downgrade(&pool),
+        at_work: pool.at_work(),
         told: 0,
     };
     let ended = start(workers, exchange, pool)?;
@@ -155,15 +154,14 @@ fn observe_applied(exchange: &Exchange, waiting: &mut VecDeque<StepReport>, obse
 
 /// Lanes whose steps do not end: people are told, as they are of tasks.
 struct LongLanes {
-    pool: Weak<Pool>,
+    at_work: LanesAtWork,
     /// How often it was told of one.
     told: u32,
 }
 
 impl LongLanes {
     fn look(&mut self, exchange: &Exchange) {
-        let at_work = self.pool.upgrade().map(|pool| pool.at_work()).unwrap_or_default();
-        if let Some(longest) = self.warning(&at_work, Instant::now()) {
+        if let Some(longest) = self.warning(&self.at_work.now(), Instant::now()) {
             tracing::warn!("`iterate` (declared at {}) {longest}", exchange.iteration.site);
         }
     }
@@ -223,7 +221,7 @@ mod tests {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut lanes = LongLanes {
-            pool: Weak::new(),
+            at_work: LanesAtWork::default(),
             told: 0,
         };
         assert_eq!(lanes.warning(&[], at(1000)), None, "no lane is at work");

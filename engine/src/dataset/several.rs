@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use distdl_storage::Record;
 
-use crate::batch::{AnyBatch, AnyStream, Batches, Failure, PartitionIter, TaskResult, typed_batches};
+use crate::batch::{AnyBatch, AnyStream, Batches, Failure, Fill, PartitionIter, TaskResult, typed_batches};
 use crate::context::Context;
 use crate::dataset::{Dataset, both, of_two_contexts, streams};
 use crate::error::{EngineError, Result};
@@ -222,15 +222,18 @@ impl<T: Record, U: Record> Iterator for Paired<T, U> {
     type Item = TaskResult<AnyBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut pairs = Vec::new();
+        let (mut pairs, mut fill) = (Vec::new(), Fill::default());
         loop {
             if let Some((record, paired)) = self.begun.take() {
                 let rest = &self.columns[paired..];
-                let room = rest.len().min(self.batch_records - pairs.len());
+                let room = rest.len().min(fill.step()).min(self.batch_records - pairs.len());
                 pairs.extend(rest[..room].iter().map(|column| (record.clone(), column.clone())));
-                if room < rest.len() {
-                    self.begun = Some((record, paired + room));
+                self.begun = (room < rest.len()).then_some((record, paired + room));
+                if pairs.len() >= self.batch_records || fill.is_full(&pairs) {
                     return Some(Ok(AnyBatch::owned(pairs)));
+                }
+                if self.begun.is_some() {
+                    continue;
                 }
             }
             if let Some(record) = self.batch.next() {

@@ -170,6 +170,53 @@ fn what_comes_after_dates_addresses_and_identifiers_counts() {
     assert!(first.contains("1.last: i8"), "{first}");
 }
 
+/// At least one: it is seen that an empty list is refused.
+struct Some1(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Some1 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl<'de> Visitor<'de> for Seen {
+            type Value = Some1;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("at least one")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<Some1, A::Error> {
+                let first = access.next_element()?;
+                first
+                    .map(|first| Some1(vec![first]))
+                    .ok_or_else(|| de::Error::custom("empty"))
+            }
+        }
+        deserializer.deserialize_seq(Seen)
+    }
+}
+
+/// At least one: the list itself may be empty, as far as can be seen.
+#[derive(Deserialize)]
+#[serde(try_from = "BTreeMap<u8, Option<i8>>")]
+struct Some2;
+
+impl TryFrom<BTreeMap<u8, Option<i8>>> for Some2 {
+    type Error = &'static str;
+
+    fn try_from(map: BTreeMap<u8, Option<i8>>) -> Result<Self, &'static str> {
+        (!map.is_empty()).then_some(Self).ok_or("empty")
+    }
+}
+
+#[test]
+fn what_comes_after_a_second_list_that_may_not_be_empty_counts() {
+    let (first, second) = schemas!(
+        { struct Record { one: Part, other: Part, last: i8 } struct Part { a: Some1, b: Some2, c: Vec<Some1> } }
+        { struct Record { one: Part, other: Part, last: u8 } struct Part { a: Some1, b: Some2, c: Vec<Some1> } }
+    );
+    assert_ne!(first, second);
+    assert!(first.contains("1.last: i8"), "{first}");
+}
+
 #[test]
 fn a_text_that_is_taken_at_once_costs_no_round() {
     let steps = |trace: Trace| STEPS_MAX - trace.steps_left;

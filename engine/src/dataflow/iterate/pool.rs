@@ -12,7 +12,20 @@ use crate::dataflow::exchange::{Exchange, UpdateSlot};
 /// See the [module](self).
 pub(super) struct Pool {
     exchange: Arc<Exchange>,
-    entries: Mutex<Vec<LaneEntry>>,
+    entries: Arc<Mutex<Vec<LaneEntry>>>,
+}
+
+/// What is told of a pool's lanes as long as it is there, without holding what it ends with.
+#[derive(Default)]
+pub(super) struct LanesAtWork(Arc<Mutex<Vec<LaneEntry>>>);
+
+impl LanesAtWork {
+    /// The lanes whose steps are computed, each since when.
+    pub(super) fn now(&self) -> Vec<(usize, Instant)> {
+        let entries = self.0.lock().unpoisoned();
+        let at_work = entries.iter().filter_map(|entry| Some((entry.index, entry.since?)));
+        at_work.collect()
+    }
 }
 
 /// Of one lane.
@@ -41,7 +54,7 @@ impl Pool {
         };
         Self {
             exchange: Arc::clone(exchange),
-            entries: Mutex::new(exchange.lanes.iter().map(entry).collect()),
+            entries: Arc::new(Mutex::new(exchange.lanes.iter().map(entry).collect())),
         }
     }
 
@@ -93,11 +106,8 @@ impl Pool {
         }
     }
 
-    /// The lanes whose steps are computed, each since when.
-    pub(super) fn at_work(&self) -> Vec<(usize, Instant)> {
-        let entries = self.entries();
-        let at_work = entries.iter().filter_map(|entry| Some((entry.index, entry.since?)));
-        at_work.collect()
+    pub(super) fn at_work(&self) -> LanesAtWork {
+        LanesAtWork(Arc::clone(&self.entries))
     }
 
     /// Takes back the lanes whose updates have their places in steps now.
@@ -119,6 +129,7 @@ impl Pool {
 }
 
 impl Drop for Pool {
+    /// On whichever worker is the last that holds it.
     fn drop(&mut self) {
         let lanes: Vec<HostedLane> = self
             .entries()
@@ -170,14 +181,14 @@ mod tests {
         let exchange = Arc::new(exchange);
         let pool = Pool::new(&exchange);
         (0..2).for_each(|index| pool.put(HostedLane::new(&exchange, index, Box::new(Nothing))));
-        assert_eq!(pool.at_work(), []);
+        assert_eq!(pool.at_work().now(), []);
         let before = Instant::now();
         let (lane, _) = pool.take(0, &exchange).unwrap();
-        let [(index, since)] = pool.at_work()[..] else {
-            panic!("{:?}", pool.at_work())
+        let [(index, since)] = pool.at_work().now()[..] else {
+            panic!("{:?}", pool.at_work().now())
         };
         assert!(index == lane.index && since >= before);
         pool.put_on(lane);
-        assert_eq!(pool.at_work(), []);
+        assert_eq!(pool.at_work().now(), []);
     }
 }

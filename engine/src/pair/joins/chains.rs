@@ -5,7 +5,7 @@ use std::mem::size_of;
 use distdl_storage::Record;
 use itertools::Itertools;
 
-use crate::batch::{AnyBatch, AnyStream, Batch, TaskResult, typed_batches};
+use crate::batch::{AnyBatch, AnyStream, Batch, Fill, TaskResult, typed_batches};
 use crate::error::EngineError;
 use crate::partitioner::Key;
 use crate::shuffle::{Hint, KeyEntry, Pair, Table, join_on_disk};
@@ -153,6 +153,30 @@ pub(super) fn beyond_memory<K: Key, V: Record, W: Record, X: Record>(
     join_on_disk(context, left, right.flatten_ok(), pair)
 }
 
+/// The records of a batch that is being made.
+struct Made<T> {
+    records: Vec<T>,
+    fill: Fill,
+}
+
+impl<T: Record> Made<T> {
+    fn with_room(records: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(records),
+            fill: Fill::default(),
+        }
+    }
+
+    fn add(&mut self, record: Option<T>) {
+        self.records.extend(record);
+    }
+
+    /// Whether there are so many records, or as many bytes as a batch may have.
+    fn is_full(&mut self, batch_records: usize) -> bool {
+        self.records.len() >= batch_records || self.fill.is_full(&self.records)
+    }
+}
+
 /// A join under way: for each record of the right side the values of its key, then the keys that the right side lacks.
 pub(super) struct Joined<K, V, W, X> {
     left: Chains<K, V>,
@@ -194,57 +218,58 @@ impl<K: Key, V: Record, W: Record, X: Record> Joined<K, V, W, X> {
     }
 
     /// Joins a record with the values from `position` on, while there is room.
-    fn join(&mut self, key: K, right: W, mut position: u32, made: &mut Vec<(K, X)>) {
+    fn join(&mut self, key: K, right: W, mut position: u32, made: &mut Made<(K, X)>) {
         loop {
-            if made.len() >= self.batch_records {
+            if made.is_full(self.batch_records) {
                 self.begun = Some((key, right, position));
                 return;
             }
             let (left, next) = &self.left.links[position as usize];
             if *next == END {
                 // Its last: nothing need be copied.
-                made.extend((self.pair)(Some(left.clone()), Some(right)).map(|pair| (key, pair)));
+                made.add((self.pair)(Some(left.clone()), Some(right)).map(|pair| (key, pair)));
                 return;
             }
-            made.extend((self.pair)(Some(left.clone()), Some(right.clone())).map(|pair| (key.clone(), pair)));
+            made.add((self.pair)(Some(left.clone()), Some(right.clone())).map(|pair| (key.clone(), pair)));
             position = *next;
         }
     }
 
     /// What comes of the records of the right side that were read, as far as there is room.
     fn joined(&mut self) -> Vec<(K, X)> {
-        let mut made = Vec::with_capacity(self.batch.len().min(self.batch_records));
+        let mut made = Made::with_room(self.batch.len().min(self.batch_records));
         if let Some((key, right, position)) = self.begun.take() {
             self.join(key, right, position, &mut made);
         }
         while self.begun.is_none()
+            && !made.is_full(usize::MAX)
             && let Some((key, right)) = self.batch.next()
         {
             let hints = &self.left.hints;
             let hint = hints[hints.len() - self.batch.len() - 1];
             match self.left.meet(&key, hint) {
                 Some(first) => self.join(key, right, first, &mut made),
-                None => made.extend((self.pair)(None, Some(right)).map(|pair| (key, pair))),
+                None => made.add((self.pair)(None, Some(right)).map(|pair| (key, pair))),
             }
         }
-        made
+        made.records
     }
 
     /// What comes of the keys that the right side lacks, as far as there is room.
     fn left_alone(&mut self) -> Vec<(K, X)> {
-        let mut made = Vec::new();
-        while made.len() < self.batch_records
+        let mut made = Made::with_room(0);
+        while !made.is_full(self.batch_records)
             && let Some((place, position)) = self.alone
         {
             let (left, next) = &self.left.links[position as usize];
             let key = &self.left.keys.entries()[place].0;
-            made.extend((self.pair)(Some(left.clone()), None).map(|pair| (key.clone(), pair)));
+            made.add((self.pair)(Some(left.clone()), None).map(|pair| (key.clone(), pair)));
             self.alone = match *next {
                 END => self.left.not_met(place + 1),
                 next => Some((place, next)),
             };
         }
-        made
+        made.records
     }
 }
 
