@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::iter::Fuse;
+use std::mem::needs_drop;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -117,9 +118,50 @@ impl<E: Into<EngineError>> From<E> for TaskError {
 /// Result of a step of a task.
 pub(crate) type TaskResult<T> = std::result::Result<T, TaskError>;
 
+/// What can be done with a batch without its record type.
+trait Erased: Any + Send {
+    /// See [`AnyBatch::record_bytes`].
+    fn record_bytes(&self) -> u64;
+
+    /// Takes so many records off the front.
+    fn take_first(&mut self, count: usize) -> AnyBatch;
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+impl<T: Record> Erased for Batch<T> {
+    fn record_bytes(&self) -> u64 {
+        match needs_drop::<T>() {
+            true => self.as_slice().last().map_or(0, size_of_value),
+            false => size_of::<T>() as u64,
+        }
+    }
+
+    fn take_first(&mut self, count: usize) -> AnyBatch {
+        AnyBatch::new(match self {
+            Self::Owned(records) => {
+                let rest = records.split_off(count);
+                Self::Owned(std::mem::replace(records, rest))
+            }
+            Self::Shared { records, range } => {
+                let first = range.start..range.start + count;
+                range.start = first.end;
+                Self::Shared {
+                    records: records.clone(),
+                    range: first,
+                }
+            }
+        })
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
 /// A [`Batch`] whose record type only the operators on both sides of it know.
 pub(crate) struct AnyBatch {
-    batch: Box<dyn Any + Send>,
+    batch: Box<dyn Erased>,
     records: usize,
 }
 
@@ -142,13 +184,28 @@ impl AnyBatch {
         self.records
     }
 
+    /// About what one of its records takes, in bytes: the last one, if they own memory.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        self.batch.record_bytes()
+    }
+
+    /// The first `most` records, and what is left of it if it has more.
+    pub(crate) fn cut(mut self, most: usize) -> (Self, Option<Self>) {
+        if self.records <= most {
+            return (self, None);
+        }
+        let first = self.batch.take_first(most);
+        self.records -= most;
+        (first, Some(self))
+    }
+
     /// The typed batch. The typed dataset API builds both ends of every edge of the lineage, so the type is known.
     #[expect(
         clippy::panic,
         reason = "a wrong type here is a bug of this crate, and goes on would be a wrong result"
     )]
     pub(crate) fn typed<T: Record>(self) -> Batch<T> {
-        match self.batch.downcast::<Batch<T>>() {
+        match self.batch.into_any().downcast::<Batch<T>>() {
             Ok(batch) => *batch,
             Err(_) => panic!(
                 "an operator received a batch that is not of {}",
@@ -268,7 +325,7 @@ impl<T: Record, I: Iterator<Item = T>> Iterator for Batches<I> {
 }
 
 /// Records that take about as much end a batch, however few they are.
-const BATCH_BYTES: u64 = 8 << 20;
+pub(crate) const BATCH_BYTES: u64 = 8 << 20;
 
 /// One record of so many is measured.
 const MEASURED_OF: usize = 16;

@@ -1,5 +1,6 @@
 //! Computing one partition: a program of [`Operation`]s run on a stack of streams.
 
+mod fused;
 mod later;
 
 use std::cell::RefCell;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use distdl_storage::{BlockId, Level, StorageError};
 use indicatif::HumanBytes;
 
+use self::fused::Fused;
 use self::later::Concatenations;
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
 use crate::cluster::chaos::Point;
@@ -333,11 +335,7 @@ impl Pipe {
         if self.steps.is_empty() {
             return self.stream;
         }
-        Box::new(Fused {
-            context: context.clone(),
-            stream: self.stream,
-            steps: self.steps,
-        })
+        Box::new(Fused::new(context, self.stream, self.steps))
     }
 
     fn into_bounded_stream(self, context: &TaskContext) -> TaskResult<AnyStream> {
@@ -346,33 +344,6 @@ impl Pipe {
         }
         let batches = self.into_stream(context).collect::<TaskResult<Vec<AnyBatch>>>()?;
         Ok(Box::new(batches.into_iter().map(Ok)))
-    }
-}
-
-/// Applies a chain of steps to each batch in a flat loop, however long the chain.
-struct Fused {
-    context: TaskContext,
-    stream: AnyStream,
-    steps: Vec<(UpdatePosition, BatchStep)>,
-}
-
-impl Iterator for Fused {
-    type Item = TaskResult<AnyBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Some(batch) = self.stream.next() else {
-            self.steps.iter().for_each(|(position, _)| self.context.end(*position));
-            return None;
-        };
-        Some(self.context.check().and(batch).and_then(|mut batch| {
-            let outside = self.context.position();
-            for (position, step) in &mut self.steps {
-                self.context.at(*position);
-                batch = step(batch)?;
-            }
-            self.context.at(outside);
-            Ok(batch)
-        }))
     }
 }
 

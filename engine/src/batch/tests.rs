@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::config::Config;
@@ -65,6 +65,47 @@ fn operators_do_not_hold_more_records_than_memory_may_have() {
         let of_records = made.swap(0, Ordering::Relaxed);
         assert!((1..=4).contains(&of_records), "{of_records}");
     }
+}
+
+#[test]
+fn names_become_pictures_a_few_at_a_time() {
+    let context = Context::new(Config::default()).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let (calls, kept) = (Arc::clone(&made), Arc::new(AtomicUsize::new(0)));
+    let largest = Arc::clone(&kept);
+    let pictures = context.range(0..1000, 1).map(move |_| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        vec![0_u8; 1 << 20]
+    });
+    let calls = Arc::clone(&made);
+    let measured = pictures.try_map(move |picture| {
+        largest.fetch_max(calls.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        Ok::<_, String>(picture.len())
+    });
+    assert_eq!(measured.sum().unwrap(), 1000 << 20);
+    let together = kept.load(Ordering::Relaxed);
+    assert!((2..=8).contains(&together), "{together}");
+}
+
+#[test]
+fn batches_are_whole_again_once_their_records_are_known_to_be_small() {
+    let context = Context::new(Config::default()).unwrap();
+    let words = context.range(0..4000, 1).map(|number| number.to_string());
+    let (seen, before) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (calls, pieces) = (Arc::clone(&seen), Arc::clone(&before));
+    let words = words.map(move |word| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        word
+    });
+    let checked = words.filter(move |_| {
+        let piece = seen.swap(0, Ordering::Relaxed);
+        if piece > 0 {
+            pieces.lock().unwrap().push(piece);
+        }
+        true
+    });
+    assert_eq!(checked.map(|word| word.len()).sum().unwrap(), 10 + 180 + 2700 + 12000);
+    assert_eq!(*before.lock().unwrap(), [1, 32, 991, 1024, 1024, 928]);
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Steps that make a batch of each batch, one behind the other.
+
+use crate::batch::{AnyBatch, AnyStream, BATCH_BYTES, TaskResult};
+use crate::lineage::BatchStep;
+use crate::task::{TaskContext, UpdatePosition};
+
+/// Records of a first piece, of which one is measured, and how many times as many a piece may have as the one before.
+const FIRST: usize = 1;
+const GROWTH: usize = 32;
+
+/// Applies a chain of steps to each batch in a flat loop, however long the chain.
+///
+/// A step may make something large of a small record, as a picture of its name. So batches go through in pieces, as
+/// large as what was made of the last piece allows: soon whole, where records stay small.
+pub(super) struct Fused {
+    context: TaskContext,
+    stream: AnyStream,
+    steps: Vec<(UpdatePosition, BatchStep)>,
+    /// What is left of the last batch.
+    rest: Option<AnyBatch>,
+    /// Records of the next piece.
+    piece: usize,
+}
+
+impl Fused {
+    pub(super) fn new(context: &TaskContext, stream: AnyStream, steps: Vec<(UpdatePosition, BatchStep)>) -> Self {
+        Self {
+            context: context.clone(),
+            stream,
+            steps,
+            rest: None,
+            piece: FIRST,
+        }
+    }
+
+    fn apply(&mut self, mut batch: AnyBatch) -> TaskResult<AnyBatch> {
+        self.context.check()?;
+        let outside = self.context.position();
+        let mut largest = 1;
+        for (position, step) in &mut self.steps {
+            self.context.at(*position);
+            batch = step(batch)?;
+            largest = largest.max(batch.record_bytes());
+        }
+        self.context.at(outside);
+        let fitting = usize::try_from(BATCH_BYTES / largest).unwrap_or(usize::MAX);
+        self.piece = fitting.clamp(1, self.piece.saturating_mul(GROWTH));
+        Ok(batch)
+    }
+}
+
+impl Iterator for Fused {
+    type Item = TaskResult<AnyBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(batch) = self.rest.take().map(Ok).or_else(|| self.stream.next()) else {
+            self.steps.iter().for_each(|(position, _)| self.context.end(*position));
+            return None;
+        };
+        Some(batch.and_then(|batch| {
+            let (piece, rest) = batch.cut(self.piece);
+            self.rest = rest;
+            self.apply(piece)
+        }))
+    }
+}
