@@ -59,7 +59,7 @@ pub use distdl_storage::arrow::ArrowOptions;
 pub use distdl_storage::csv::CsvOptions;
 #[cfg(feature = "parquet")]
 pub use distdl_storage::parquet::ParquetOptions;
-pub use distdl_storage::remote::Existing;
+pub use distdl_storage::remote::{Existing, key_of_name};
 pub use distdl_storage::text::TextOptions;
 pub use distdl_storage::{BadRecord, Level, Record, Records, StorageError};
 

@@ -14,13 +14,19 @@ mod draw;
 
 mod once;
 
+mod encoders;
+
+mod publish;
+
 mod save;
+
+mod save_by_key;
 
 mod checkpoint;
 
 use distdl_storage::{Record, Records};
 
-pub use self::save::SaveOptions;
+pub use self::encoders::SaveOptions;
 pub use self::statistics::{Histogram, Stats};
 use crate::batch::{AnyStream, Batch, Failure, PartitionIter, TaskResult, typed_batches};
 use crate::dataflow::job::Reduce;

@@ -20,6 +20,8 @@ mod options;
 
 mod pattern;
 
+mod key_folder;
+
 mod alternatives;
 
 mod local;
@@ -43,6 +45,8 @@ mod prefix;
 
 mod renamed;
 
+mod marked;
+
 mod existing;
 
 mod folder;
@@ -65,6 +69,7 @@ use self::alternatives::alternatives;
 use self::client::{Client, Server, Target};
 pub use self::existing::Existing;
 pub use self::folder::{FolderWriter, SharedFolder};
+pub use self::key_folder::{check_column, key_folder, key_of_name};
 pub(crate) use self::object_folder::{FolderEntry, ObjectFolder};
 pub use self::options::{CacheOptions, StoresOptions};
 use self::pattern::has_wildcard;

@@ -19,6 +19,7 @@ mod panics;
 mod pipes;
 mod placing;
 mod saving;
+mod saving_by_key;
 mod sources;
 mod staleness;
 mod statistics;

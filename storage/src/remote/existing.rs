@@ -7,6 +7,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use super::key_folder::is_key_folder;
 use super::local;
 use crate::error::Result;
 use crate::object::ObjectError;
@@ -24,9 +25,10 @@ pub enum Existing {
     /// Where several processes run a program, nothing that it reads may be replaced: one that is started for a lost one
     /// reads it again. What the disk fails to make durable after the swap is an error, with the new parts in place.
     ///
-    /// It is refused if there is a file that is no part (`part-*`, `_SUCCESS`, checksums of those), and for links. And
-    /// it takes a local folder, on a file system that can swap two folders in one step, as those of Linux and macOS for
-    /// local disks can; network file systems, HDFS and stores of objects cannot.
+    /// It is refused if there is a file that is no part (`part-*`, `_SUCCESS`, checksums of those, also in folders of
+    /// keys, see [`key_folder`](super::key_folder())), and for links. And it takes a local folder, on a file system
+    /// that can swap two folders in one step, as those of Linux and macOS for local disks can; network file systems,
+    /// HDFS and stores of objects cannot.
     Replace,
 }
 
@@ -54,19 +56,15 @@ impl Existing {
                 "it is no folder, so it is not replaced by one; remove it, or name the folder that a link leads to";
             return Err(ObjectError::unsupported(&url(), remedy).into());
         }
-        let failed = |error: io::Error| local::failed(target, "list it", &error);
-        for entry in target.read_dir().map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if !entry.file_type().map_err(failed)?.is_file() || !is_part(&name) {
+        match stranger(target, true).map_err(|error| local::failed(target, "list it", &error))? {
+            None => Ok(()),
+            Some(name) => {
                 let remedy = format!(
                     "`{name}` in it is no part of an output, so it is not replaced; remove the folder yourself if it may go"
                 );
-                return Err(ObjectError::unsupported(&url(), &remedy).into());
+                Err(ObjectError::unsupported(&url(), &remedy).into())
             }
         }
-        Ok(())
     }
 
     /// Tries within `folder` what replacing takes: without it all work would be in vain.
@@ -129,6 +127,24 @@ impl Existing {
             Err(error) => Err(fail(&error).into()),
         }
     }
+}
+
+/// The name of something in a folder that is no part of an output, if there is such a thing: neither in it nor, if
+/// `has_keys`, in its folders of keys.
+fn stranger(folder: &Path, has_keys: bool) -> io::Result<Option<String>> {
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        let (name, kind) = (entry.file_name(), entry.file_type()?);
+        let name = name.to_string_lossy();
+        let found = match kind.is_dir() && has_keys && is_key_folder(&name) {
+            true => stranger(&entry.path(), false)?.map(|within| format!("{name}/{within}")),
+            false => (!kind.is_file() || !is_part(&name)).then(|| name.to_string()),
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// Whether output has files of that name: parts, the mark of success, and the checksums that Hadoop writes beside them.

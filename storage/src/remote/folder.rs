@@ -7,6 +7,8 @@
 //! `_SUCCESS`, as Hadoop writes it, which is the last object to come. A writer that is killed leaves parts and marker
 //! behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
 //! local disk is removed by the next one that writes beside it; on a file system of several hosts, a day later.
+//!
+//! Parts lie right in the folder, or each in a folder of a key, `column=key/part-00000`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,13 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use object_store::PutMode;
 use tempfile::TempDir;
 
 use super::existing::{Before, Existing};
+use super::key_folder::split_part;
 use super::local;
-use super::pattern::{self, UNFINISHED, draw_name};
-use super::prefix::{Prefix, SUCCESS};
+use super::marked::RemoteFolder;
+use super::pattern::{self, draw_name};
+use super::prefix::Prefix;
 use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
 use crate::object::{ObjectError, remedy};
@@ -83,15 +86,17 @@ impl FolderWriter {
     }
 
     /// Writes one part; any number of threads may. A second write of the same name replaces the first, whole, so that a
-    /// part that is computed again after a loss may be written again.
+    /// part that is computed again after a loss may be written again. A name may begin with a folder that
+    /// [`key_folder`](super::key_folder()) has named.
     ///
     /// # Errors
     /// A name that is no plain file name, and whatever the file system or the store refuses.
     pub fn write_part(&self, name: &str, bytes: Bytes) -> Result<()> {
-        must_be_plain(name)?;
+        must_be_part(name)?;
         match &self.0 {
             Unfinished::Local { parts, written, .. } => {
-                local::replace(&parts.path().join(name), parts.path(), &bytes)?;
+                let within = folder_of(parts.path(), name)?;
+                local::replace(&parts.path().join(name), &within, &bytes)?;
                 written.lock().unpoisoned().insert(name.to_owned());
             }
             Unfinished::Remote(folder) => folder.write_part(name, bytes)?,
@@ -113,13 +118,9 @@ impl FolderWriter {
                 existing,
                 written,
             } => {
-                // Where it is a file system of several hosts, another may have taken them for left behind.
-                for name in written.lock().unpoisoned().iter() {
-                    let part = parts.path().join(name);
-                    let there = fs::symlink_metadata(&part);
-                    there.map_err(|error| local::failed(&part, "find what was written", &error))?;
-                }
-                local::sync_folder(parts.path())?;
+                let written = written.into_inner().unpoisoned();
+                must_be_there(parts.path(), &written)?;
+                sync(parts.path(), written.iter().map(String::as_str))?;
                 let before = existing.rename(parts.path(), &target)?;
                 let (parts, _locked) = parts.into_parts();
                 Ok(let_go(parts, &before, &parent)?)
@@ -127,139 +128,6 @@ impl FolderWriter {
             Unfinished::Remote(folder) => Ok(folder.commit()?),
             Unfinished::Renamed(folder) => Ok(folder.commit()?),
         }
-    }
-}
-
-/// Parts under their final names, and a marker that hides them.
-#[derive(Debug)]
-struct RemoteFolder {
-    folder: Prefix,
-    /// What the marker holds.
-    nonce: Bytes,
-    /// All names that may have been written.
-    written: Mutex<BTreeSet<String>>,
-    finished: bool,
-}
-
-impl RemoteFolder {
-    fn begin(folder: Prefix) -> Result<Self, ObjectError> {
-        folder.must_be_absent()?;
-        // A store that writes, fails to say so and is asked again says that there is one.
-        let nonce = Bytes::from(draw_name());
-        match folder
-            .client
-            .put(folder.part(UNFINISHED)?, nonce.clone(), PutMode::Create)
-        {
-            Err(ObjectError::AlreadyExists { .. }) => {
-                if !holds(&folder, UNFINISHED, &nonce)? {
-                    return Err(ObjectError::Unfinished { url: folder.url() });
-                }
-            }
-            put => put?,
-        }
-        // Dropped from here on, it removes the marker and what it has written.
-        let begun = Self {
-            folder,
-            nonce,
-            written: Mutex::default(),
-            finished: false,
-        };
-        // Another may have written a whole folder while the marker was on its way.
-        if !begun.folder.names(|name| name != UNFINISHED)?.is_empty() {
-            let url = begun.folder.url();
-            return Err(ObjectError::AlreadyExists { url });
-        }
-        Ok(begun)
-    }
-
-    fn write_part(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
-        // Looked at for each part: `PutMode::Create` would be as safe, but is not tried again when a connection breaks.
-        if !self.is_ours()? {
-            return Err(self.superseded());
-        }
-        self.written.lock().unpoisoned().insert(name.to_owned());
-        self.folder
-            .client
-            .put(self.folder.part(name)?, bytes, PutMode::Overwrite)
-    }
-
-    fn superseded(&self) -> ObjectError {
-        ObjectError::Superseded { url: self.folder.url() }
-    }
-
-    /// Whether the marker is there and is this writer's.
-    fn is_ours(&self) -> Result<bool, ObjectError> {
-        holds(&self.folder, UNFINISHED, &self.nonce)
-    }
-
-    fn commit(mut self) -> Result<(), ObjectError> {
-        if !self.is_ours()? {
-            return Err(self.superseded());
-        }
-        let written = self.written.get_mut().unpoisoned();
-        let ours = written.clone();
-        let of_others = move |name: &str| name != UNFINISHED && !ours.contains(name);
-        if !self.folder.names(of_others)?.is_empty() {
-            return Err(ObjectError::AlreadyExists { url: self.folder.url() });
-        }
-        if written.insert(SUCCESS.to_owned()) {
-            self.folder
-                .client
-                .put(self.folder.part(SUCCESS)?, Bytes::new(), PutMode::Overwrite)?;
-        }
-        let marker = self.folder.part(UNFINISHED)?;
-        if let Err(error) = self.folder.client.remove(marker.clone()) {
-            // It may have been removed without an answer. Only if it is surely there may the parts go.
-            match self.folder.client.head(marker) {
-                Err(ObjectError::NotFound { .. }) => {}
-                Ok(_) => return Err(error),
-                Err(_) => {
-                    self.finished = true;
-                    return Err(error);
-                }
-            }
-        }
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for RemoteFolder {
-    fn drop(&mut self) {
-        if self.finished {
-            return;
-        }
-        let is_ours = self.is_ours();
-        let written = self.written.get_mut().unpoisoned();
-        // What is there may be what a later save has finished.
-        if !matches!(is_ours, Ok(true)) {
-            return tracing::warn!(
-                folder = self.folder.url(),
-                "an unfinished folder is left as it is: {is_ours:?}"
-            );
-        }
-        // The marker goes last, and stays if a part does.
-        for name in written.iter().map(String::as_str).chain([UNFINISHED]) {
-            let removed = self.folder.part(name).and_then(|part| self.folder.client.remove(part));
-            if let Err(error) = removed {
-                tracing::warn!(
-                    folder = self.folder.url(),
-                    "cannot remove an unfinished folder: {error}"
-                );
-                return;
-            }
-        }
-    }
-}
-
-/// Whether an object is there and holds this.
-fn holds(folder: &Prefix, name: &str, bytes: &Bytes) -> Result<bool, ObjectError> {
-    let at = folder.part(name)?;
-    match folder.client.head(at.clone()) {
-        Err(ObjectError::NotFound { .. }) => Ok(false),
-        Ok(there) if there.bytes != bytes.len() as u64 => Ok(false),
-        Ok(there) => Ok(folder.client.get(at, there, None)? == *bytes),
-        Err(error) => Err(error),
     }
 }
 
@@ -331,6 +199,7 @@ impl SharedFolder {
     fn link(&self, from: &Path, to: &Path) -> Result<()> {
         std::fs::hard_link(from, to).map_err(|error| match error.kind() {
             ErrorKind::NotFound => self.failed("find a part; all processes must see this folder", &error),
+            ErrorKind::AlreadyExists => one_folder(to).into(),
             _ => self.failed("link a part, which takes a file system with hard links", &error),
         })
     }
@@ -366,10 +235,11 @@ impl SharedFolder {
         let fail = |error| self.failed("publish a folder", &error);
         let whole = local::temporary(0o777).tempdir_in(&self.unfinished).map_err(fail)?;
         for (name, written) in parts {
-            must_be_plain(name)?;
+            must_be_part(name)?;
+            folder_of(whole.path(), name)?;
             self.link(&self.unfinished.join(written), &whole.path().join(name))?;
         }
-        local::sync_folder(whole.path())?;
+        sync(whole.path(), parts.iter().map(|(name, _)| name.as_str()))?;
         match self.existing.rename(whole.path(), &self.target) {
             Ok(before) => Ok(let_go(whole, &before, &parent)?),
             Err(_) if self.is_published(parts) => Ok(local::sync_folder(&parent)?),
@@ -414,12 +284,63 @@ impl SharedFolder {
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |path: &Path| {
-        let metadata = path.symlink_metadata().ok()?;
-        Some((metadata.dev(), metadata.ino()))
-    };
+    let identity = |path: &Path| path.symlink_metadata().ok().map(|there| identity(&there));
     identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+/// The folder within `parts` that a part is to lie in, made if it is one of a key.
+fn folder_of(parts: &Path, name: &str) -> Result<PathBuf> {
+    let (Some(folder), _) = split_part(name) else {
+        return Ok(parts.to_owned());
+    };
+    let folder = parts.join(folder);
+    match fs::create_dir(&folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(local::failed(&folder, "create the folder", &error).into())
+        }
+        _ => Ok(folder),
+    }
+}
+
+/// Whether all that was written is there, and in folders of keys each a file of its own. Where it is a file system of
+/// several hosts, another may have taken parts for left behind.
+fn must_be_there(parts: &Path, written: &BTreeSet<String>) -> Result<()> {
+    let mut files = BTreeSet::new();
+    for name in written {
+        let part = parts.join(name);
+        let there = fs::symlink_metadata(&part);
+        let there = there.map_err(|error| local::failed(&part, "find what was written", &error))?;
+        if split_part(name).0.is_some() && !files.insert(identity(&there)) {
+            return Err(one_folder(&part).into());
+        }
+    }
+    Ok(())
+}
+
+fn one_folder(part: &Path) -> ObjectError {
+    let remedy = "two names are one on this file system, which may take upper and lower case for the same; write to \
+                  another, or make the keys differ in more";
+    ObjectError::unsupported(&part.display().to_string(), remedy)
+}
+
+/// Makes the names of parts survive a power cut.
+fn sync<'a>(parts: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let folders: BTreeSet<&str> = names.filter_map(|name| split_part(name).0).collect();
+    for folder in folders {
+        local::sync_folder(&parts.join(folder))?;
+    }
+    Ok(local::sync_folder(parts)?)
+}
+
+/// A plain name, perhaps in a folder of a key.
+fn must_be_part(name: &str) -> Result<()> {
+    let (folder, file) = split_part(name);
+    folder.into_iter().chain([file]).try_for_each(must_be_plain)
 }
 
 fn must_be_plain(name: &str) -> Result<()> {

@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ListResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::client::{Target, failed, object};
+use super::key_folder::output_above;
 use super::pages::Pages;
 use super::pattern::UNFINISHED;
 use crate::object::{Object, ObjectError};
@@ -104,7 +105,7 @@ impl Listing {
             }
             if chosen.len() > self.objects_max {
                 // What came before the marker of its folder does not count.
-                chosen.retain(|object| !unfinished.contains(folder_of(&object.url)));
+                chosen.retain(|object| !is_hidden(&object.url, &unfinished));
             }
             if chosen.len().max(unfinished.len()) > self.objects_max {
                 return Err(ObjectError::TooManyObjects {
@@ -113,7 +114,7 @@ impl Listing {
                 });
             }
         }
-        chosen.retain(|object| !unfinished.contains(folder_of(&object.url)));
+        chosen.retain(|object| !is_hidden(&object.url, &unfinished));
         Ok(chosen)
     }
 
@@ -135,6 +136,12 @@ async fn described(store: Arc<dyn ObjectStore>, url: String, meta: ObjectMeta) -
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(failed(&url, "read it", &error)),
     }
+}
+
+/// Whether an object is a part of one of those folders.
+fn is_hidden(url: &str, unfinished: &BTreeSet<String>) -> bool {
+    let folder = folder_of(url);
+    unfinished.contains(folder) || output_above(folder).is_some_and(|output| unfinished.contains(output))
 }
 
 fn is_marker(name: &str) -> bool {

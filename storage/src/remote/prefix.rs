@@ -7,6 +7,7 @@ use object_store::PutMode;
 use object_store::path::Path as ObjectPath;
 
 use super::client::{Client, Server, Target};
+use super::key_folder::output_above;
 use super::listing::Listing;
 use super::pattern::{MATCHING, UNFINISHED, has_wildcard, hidden};
 use crate::object::{Object, ObjectError};
@@ -59,15 +60,45 @@ impl Prefix {
 
     /// The objects that it names: an object, a folder's objects, or what its wildcards match.
     pub(super) fn list(&self) -> Result<Vec<Object>> {
+        self.output_must_be_finished()?;
+        let found = self.list_found()?;
+        // It may have been begun since.
+        self.output_must_be_finished()?;
+        Ok(found)
+    }
+
+    /// An error if this names what is in one folder of a key, and the output above it is not finished: the marker is
+    /// above the listing.
+    fn output_must_be_finished(&self) -> Result<()> {
+        match output_above(self.fixed_folder()) {
+            Some(output) if self.is_unfinished(output)? => Err(self.unfinished(output)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The deepest folder that all it names lies in.
+    fn fixed_folder(&self) -> &str {
+        match self.name.find(['*', '?', '[']) {
+            Some(wildcard) => self.name[..wildcard].rsplit_once('/').map_or("", |(folder, _)| folder),
+            None => &self.name,
+        }
+    }
+
+    fn list_found(&self) -> Result<Vec<Object>> {
         let exact = match self.names_folder || self.name.is_empty() {
             true => Err(ObjectError::NotFound { url: self.url() }),
             false => self.client.head(self.target()?),
         };
         match exact {
-            Ok(_) => match self.name.rsplit_once('/') {
-                Some((folder, _)) if self.is_unfinished(folder)? => Err(self.unfinished(folder)),
-                _ => exact.map(|object| vec![object]),
-            },
+            Ok(object) => {
+                let folder = self.name.rsplit_once('/').map(|(folder, _)| folder);
+                for folder in folder.into_iter().chain(folder.and_then(output_above)) {
+                    if self.is_unfinished(folder)? {
+                        return Err(self.unfinished(folder));
+                    }
+                }
+                Ok(vec![object])
+            }
             Err(ObjectError::NotFound { .. }) => self.list_many(),
             // Who may not look at an object may still be allowed to list a folder; if not, this says why.
             Err(error @ ObjectError::NoPermission { .. }) => self.list_many().map_err(|_| error),
@@ -115,8 +146,7 @@ impl Prefix {
     fn matching(&self) -> Result<Vec<Object>> {
         let name = self.name.clone();
         let pattern = glob::Pattern::new(&name).map_err(|error| ObjectError::invalid_name(&self.url(), error))?;
-        let fixed = &name[..name.find(['*', '?', '[']).unwrap_or(name.len())];
-        let folder = self.target_of(fixed.rsplit_once('/').map_or("", |(folder, _)| folder))?;
+        let folder = self.target_of(self.fixed_folder())?;
         let wanted = move |found: &str| {
             let matches = |found: &str| pattern.matches_with(found, MATCHING);
             let folder_matches = || found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
@@ -134,13 +164,20 @@ impl Prefix {
 
     /// A folder in `within` that is not finished and whose objects this pattern names, if one is found.
     fn unfinished_match(&self, within: Target) -> Option<String> {
-        let parent = self.name.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
-        let patterns = [glob::Pattern::new(&self.name).ok()?, glob::Pattern::new(&parent).ok()?];
+        let above = |name: &str| name.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+        let parent = above(&self.name);
+        // Of an output by keys the marker is above the folders with parts.
+        let patterns = [&self.name, &parent, &above(&parent)].map(|name| glob::Pattern::new(name).ok());
         let is_marker = move |found: &str| {
             let folder = found
                 .strip_suffix(UNFINISHED)
                 .map(|folder| folder.trim_end_matches('/'));
-            folder.is_some_and(|folder| patterns.iter().any(|pattern| pattern.matches_with(folder, MATCHING)))
+            folder.is_some_and(|folder| {
+                patterns
+                    .iter()
+                    .flatten()
+                    .any(|pattern| pattern.matches_with(folder, MATCHING))
+            })
         };
         let markers = self.client.run(self.listing(within).names(is_marker)).ok()?.ok()?;
         let (folder, _) = markers.first()?.rsplit_once('/')?;

@@ -3,9 +3,12 @@
 //! The parts are written into a hidden folder beside it, which is renamed when all are there. So a writer that is
 //! killed leaves nothing but a hidden folder, and the name free.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use object_store::PutMode;
 
+use super::key_folder::split_part;
 use super::pattern::{draw_name, unfinished};
 use super::prefix::{Prefix, SUCCESS};
 use crate::object::ObjectError;
@@ -45,10 +48,12 @@ impl RenamedFolder {
         Ok(())
     }
 
-    /// Removes the parts, and the folder after them.
+    /// Removes the parts, and after them the folders that they lie in.
     fn remove(&self) -> Result<()> {
-        for name in self.parts.names(|_| true)? {
-            self.parts.client.remove(self.parts.part(&name)?)?;
+        let names = self.parts.names(|_| true)?;
+        let folders: BTreeSet<&str> = names.iter().filter_map(|name| split_part(name).0).collect();
+        for name in names.iter().map(String::as_str).chain(folders) {
+            self.parts.client.remove(self.parts.part(name)?)?;
         }
         self.parts.client.remove(self.parts.target()?)
     }

@@ -414,7 +414,11 @@ fn part_names_cannot_leave_the_folder() {
     let (_guard, stores, places) = places();
     for place in places {
         let writer = stores.create_folder(&format!("{place}/out")).unwrap();
-        for name in ["", ".", "..", "../x", "a/b", "/x", ".hidden", "a\0"] {
+        let in_keys = ["k=1/", "k=1/../x", "k=1/a/b", "k=1/.a", ".k=1/a", "../k=1/a", "a/k=1"];
+        for name in ["", ".", "..", "../x", "a/b", "/x", ".hidden", "a\0"]
+            .into_iter()
+            .chain(in_keys)
+        {
             let error = object_error(writer.write_part(name, Bytes::new()));
             assert!(matches!(error, ObjectError::InvalidName { .. }), "{name:?}: {error}");
         }

@@ -316,3 +316,67 @@ fn what_killed_writers_left_on_this_host_is_removed_by_the_next_one() {
     second.commit().unwrap();
     assert_eq!(names(&stores, &url("living")), ["part-0"]);
 }
+
+/// The marker lies above the folders of keys.
+#[test]
+fn an_unfinished_output_by_keys_is_read_by_nobody_and_whole_once_it_is_finished() {
+    let (_, _, stores) = store();
+    stores.write("memory://a/k=0/x", Bytes::new()).unwrap();
+    let writer = stores.create_folder("memory://a/out").unwrap();
+    for name in ["k=1/part-0", "k=1/part-1", "k=%2F/part-0"] {
+        writer.write_part(name, Bytes::from_static(b"0")).unwrap();
+    }
+    let patterns = [
+        ("out/k=1", 2),
+        ("out/k=1/", 2),
+        ("out/k=1/part-0", 1),
+        ("out/k=1/part-*", 2),
+        ("out/*", 3),
+        ("out/*/part-*", 3),
+        ("out/**/*", 3),
+        ("o*/k=*/part-0", 2),
+    ];
+    for (pattern, _) in patterns {
+        let error = object_error(stores.list(&format!("memory://a/{pattern}")));
+        assert!(
+            matches!(&error, ObjectError::Unfinished { url } if url == "memory://a/out"),
+            "{pattern}: {error}"
+        );
+    }
+    assert_eq!(names(&stores, "memory://a/**/*"), ["x"]);
+    assert_eq!(names(&stores, "memory://a/k=0"), ["x"]);
+    writer.commit().unwrap();
+    for (pattern, found) in patterns {
+        assert_eq!(
+            names(&stores, &format!("memory://a/{pattern}")).len(),
+            found,
+            "{pattern}"
+        );
+    }
+    let dropped = stores.create_folder("memory://b/out").unwrap();
+    dropped.write_part("k=1/part-0", Bytes::new()).unwrap();
+    drop(dropped);
+    assert!(stores.list("memory://b/**/*").is_err());
+    assert!(stores.create_folder("memory://b/out").is_ok(), "nothing is left");
+}
+
+/// As where upper and lower case are the same.
+#[test]
+fn parts_of_which_two_are_one_file_are_not_published() {
+    let outer = tempfile::tempdir().unwrap();
+    let url = outer.path().join("out").to_str().unwrap().to_owned();
+    let writer = Stores::new().create_folder(&url).unwrap();
+    writer.write_part("k=a/part-0", Bytes::from_static(b"a")).unwrap();
+    let within = outer.path().join(entries(outer.path()).pop().unwrap());
+    std::os::unix::fs::symlink("k=a", within.join("k=A")).unwrap();
+    writer.write_part("k=A/part-0", Bytes::from_static(b"A")).unwrap();
+    let error = object_error(writer.commit()).to_string();
+    assert!(error.contains("upper and lower case"), "{error}");
+    let shared = SharedFolder::new(&url, "7", Existing::Refuse).unwrap();
+    shared.begin().unwrap();
+    let written = [b"a", b"A"].map(|bytes| shared.write_part(bytes).unwrap());
+    let error = shared.publish(&written.map(|written| ("k=a/part-0".to_owned(), written)));
+    assert!(object_error(error).to_string().contains("upper and lower case"));
+    shared.remove_unfinished().unwrap();
+    assert_eq!(entries(outer.path()), Vec::<String>::new());
+}

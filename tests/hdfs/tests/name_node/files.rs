@@ -153,6 +153,7 @@ fn folders_appear_whole(cluster: &Cluster, stores: &Stores) {
 
     let dropped = stores.create_folder(&cluster.url("folders/dropped")).unwrap();
     dropped.write_part("part-0", Bytes::new()).unwrap();
+    dropped.write_part("k=1%2F/part-0", Bytes::new()).unwrap();
     drop(dropped);
     let late = stores.create_folder(&cluster.url("folders/late")).unwrap();
     late.write_part("part-0", Bytes::new()).unwrap();
@@ -175,10 +176,15 @@ fn folders_appear_whole(cluster: &Cluster, stores: &Stores) {
     killed.write_part("part-0", Bytes::new()).unwrap();
     std::mem::forget(killed);
     let again = stores.create_folder(&cluster.url("folders/again")).unwrap();
+    again.write_part("k=1%2F/part-0", Bytes::new()).unwrap();
     again.commit().unwrap();
     assert_eq!(
         names(stores, &cluster.url("folders/again/_*")),
         ["folders/again/_SUCCESS"]
+    );
+    assert_eq!(
+        names(stores, &cluster.url("folders/again/*/part-*")),
+        ["folders/again/k=1%2F/part-0"]
     );
 }
 
