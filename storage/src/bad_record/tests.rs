@@ -326,7 +326,10 @@ fn what_is_wrong_with_a_header_stays_an_error() {
         ("na\u{0}e,count", "missing field `name`"),
         ("name,cuont", "unknown field `cuont`"),
         ("name", "missing field `count`"),
-        ("name,count,name", "duplicate field `name`"),
+        (
+            "name,count,name",
+            "columns 1 and 3, `name` and `name`, are both field `name`",
+        ),
     ] {
         let width = head.split(',').count();
         let row = ["1"].repeat(width).join(",");
@@ -344,6 +347,54 @@ fn what_is_wrong_with_a_header_stays_an_error() {
         matches!(error, StorageError::Object(ObjectError::NotUtf8 { offset: 2, .. })),
         "{error}"
     );
+}
+
+#[test]
+fn a_field_that_has_two_columns_by_two_of_its_names_is_an_error_of_the_header() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "it is not read")]
+    struct Aliased {
+        name: String,
+        #[serde(alias = "n", alias = "number")]
+        count: Option<i64>,
+    }
+    let stores = Stores::new();
+    let options = CsvOptions::default();
+    for (head, one, other) in [
+        ("count,name,n", "1 and 3, `count`", "`n`"),
+        ("x,number,name,n,y", "2 and 4, `number`", "`n`"),
+        ("n,name,count,n", "1 and 3, `n`", "`count`"),
+    ] {
+        let row = ["1"].repeat(head.split(',').count()).join(",");
+        let objects = stored(&stores, "t", format!("\n{head}\nbad\n{row}\n").into_bytes());
+        for partitions in 1..=4 {
+            let read = csv::<Aliased>(&stores, &objects, &options, partitions);
+            let error = read.unwrap_err().to_string();
+            let words = format!("the record at byte 1: columns {one} and {other}, are both field `count` of ");
+            assert!(error.contains(&words) && error.contains("serde(alias"), "{error}");
+        }
+    }
+    /// A format of its own within a field says the same words of something else.
+    #[derive(Debug)]
+    struct Within;
+    impl<'de> Deserialize<'de> for Within {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            match String::deserialize(deserializer)?.as_str() {
+                "twice" => Err(serde::de::Error::duplicate_field("count")),
+                _ => Ok(Self),
+            }
+        }
+    }
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "it is not read")]
+    struct Outer {
+        name: String,
+        count: Within,
+    }
+    let objects = stored(&stores, "t", b"name,count\na,1\nb,twice\nc,1\n".to_vec());
+    let read = csv::<Outer>(&stores, &objects, &options, 1).unwrap();
+    let is_bad: Vec<bool> = read.iter().map(Result::is_err).collect();
+    assert_eq!(is_bad, [false, true, false]);
 }
 
 #[test]

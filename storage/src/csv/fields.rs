@@ -133,6 +133,10 @@ impl FieldReader {
         self.unread(error)
     }
 
+    pub(super) fn url(&self) -> &str {
+        &self.object.url
+    }
+
     pub(super) fn malformed(&self, problem: impl std::fmt::Display, remedy: impl std::fmt::Display) -> ObjectError {
         ObjectError::malformed(&self.object.url, record_at(self.start()), problem, remedy)
     }

@@ -183,6 +183,9 @@ impl<T: DeserializeOwned> CsvReader<T> {
     fn value(&self, record: &StringRecord) -> Result<T, Unread> {
         let names = self.named.then_some(&self.first);
         record.deserialize(names).map_err(|error| {
+            if let Some(wrong) = names.and_then(|names| self.doubled(&error, names, record)) {
+                return Unread::All(wrong.into());
+            }
             let problem = self.words(&error, record);
             let remedy = format!(
                 "mend the record, or the fields of {} to what the columns hold",
@@ -194,6 +197,35 @@ impl<T: DeserializeOwned> CsvReader<T> {
                 false => self.rows.unread(wrong),
             }
         })
+    }
+
+    /// The error of a header that has a field of `T` twice, perhaps by two of its names (`#[serde(alias = "..")]`), if
+    /// `error` comes of that. serde names the field only; which columns are meant is tried.
+    fn doubled(&self, error: &csv::Error, names: &StringRecord, record: &StringRecord) -> Option<ObjectError> {
+        let field = doubled_field(error)?;
+        let is_doubled = |columns: &[usize]| {
+            let of = |row: &StringRecord| columns.iter().filter_map(|column| row.get(*column)).collect();
+            let (names, values): (StringRecord, StringRecord) = (of(names), of(record));
+            let read = values.deserialize::<T>(Some(&names));
+            read.err().is_some_and(|error| doubled_field(&error) == Some(field))
+        };
+        let columns: Vec<usize> = (0..names.len()).collect();
+        let other = columns.partition_point(|last| !is_doubled(&columns[..=*last]));
+        if is_doubled(&[other]) {
+            // A format within the column has said so.
+            return None;
+        }
+        let one = (0..other).find(|one| is_doubled(&[*one, other]))?;
+        let (record, place) = (std::any::type_name::<T>(), record_at(self.first_offset?));
+        let problem = format!(
+            "columns {} and {}, `{}` and `{}`, are both field `{field}` of {record}",
+            one + 1,
+            other + 1,
+            names.get(one)?,
+            names.get(other)?
+        );
+        let remedy = "leave one of them out of the file, or take its name from the field (`#[serde(alias = \"..\")]`)";
+        Some(ObjectError::malformed(self.rows.url(), place, problem, remedy))
     }
 
     /// What is wrong, in which column, and what stands there.
@@ -220,8 +252,19 @@ impl<T: DeserializeOwned> CsvReader<T> {
     }
 }
 
+/// The field of which serde's derive says that it comes twice.
+fn doubled_field(error: &csv::Error) -> Option<&str> {
+    let ErrorKind::Deserialize { err, .. } = error.kind() else {
+        return None;
+    };
+    match err.kind() {
+        DeserializeErrorKind::Message(words) => words.strip_prefix("duplicate field `")?.strip_suffix('`'),
+        _ => None,
+    }
+}
+
 /// Whether an error is one that every record would be, by the names of the columns: what serde's derive says of a field
-/// that none of them has or two have, or of one that the type refuses.
+/// that none of them has, or of one that the type refuses.
 fn is_of_names(error: &csv::Error, names: &StringRecord) -> bool {
     let ErrorKind::Deserialize { err, .. } = error.kind() else {
         return false;
@@ -233,7 +276,6 @@ fn is_of_names(error: &csv::Error, names: &StringRecord) -> bool {
     let count = |name: &str| names.iter().filter(|column| *column == name).count();
     // A format within a field says more behind the name, as where in the field it is.
     let is_missing = name_after("missing field `").is_some_and(|(name, rest)| rest.is_empty() && count(name) == 0);
-    let is_twice = name_after("duplicate field `").is_some_and(|(name, rest)| rest.is_empty() && count(name) > 1);
     let is_refused = name_after("unknown field `").is_some_and(|(name, _)| count(name) > 0);
-    err.field().is_none() && (is_missing || is_twice || is_refused)
+    err.field().is_none() && (is_missing || is_refused)
 }
