@@ -60,7 +60,7 @@ pub use distdl_storage::csv::CsvOptions;
 #[cfg(feature = "parquet")]
 pub use distdl_storage::parquet::ParquetOptions;
 pub use distdl_storage::remote::{Existing, key_of_name};
-pub use distdl_storage::text::TextOptions;
+pub use distdl_storage::text::{FileCompression, TextOptions};
 pub use distdl_storage::{BadRecord, Level, Record, Records, StorageError};
 
 /// What most programs need.
@@ -69,10 +69,10 @@ pub mod prelude {
     pub use crate::{
         Accumulator, Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BadRecord, BatchNorm,
         BestModels, Broadcast, CheckpointOptions, Compression, Config, Context, Conv2d, CsvOptions, Dataset, Decay,
-        Dense, Dropout, Embedding, Existing, Failure, Features, Flags, Flatten, Gelu, GpuUse, HashPartitioner, Image,
-        Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder, NeuralNetwork, Normalization,
-        PartitionFunction, PartitionIter, Partitioner, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets,
-        Samples, SaveOptions, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
+        Dense, Dropout, Embedding, Existing, Failure, Features, FileCompression, Flags, Flatten, Gelu, GpuUse,
+        HashPartitioner, Image, Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder,
+        NeuralNetwork, Normalization, PartitionFunction, PartitionIter, Partitioner, Plateau, PrepareSamples, Record,
+        Resume, RmsProp, SampleTargets, Samples, SaveOptions, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }
 

@@ -27,7 +27,7 @@ mod records;
 pub(crate) mod file;
 
 pub use self::compression::Compression;
-pub use self::file::TextFile;
+pub use self::file::{FileCompression, TextFile};
 pub use self::json::{read_json_lines, try_read_json_lines};
 pub use self::lines::{LineReader, read_lines, read_lines_with};
 pub use self::options::TextOptions;

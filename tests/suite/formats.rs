@@ -6,7 +6,7 @@ use std::process::Command;
 
 use distdl::engine::cluster::chaos::Chaos;
 use distdl::engine::testing::TestCluster;
-use distdl::{Config, Context, CsvOptions, EngineError, SaveOptions, TextOptions};
+use distdl::{Config, Context, CsvOptions, EngineError, FileCompression, SaveOptions, TextOptions};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -115,29 +115,33 @@ proptest! {
     #[test]
     fn what_is_saved_compressed_is_read_again_and_is_the_same_each_time(
         rows in rows(), partitions in 1..6usize, read_partitions in 1..6usize, threads in 1..=3usize, batch_records in batch_records(),
+        compression in prop_oneof![Just(FileCompression::Gzip), Just(FileCompression::Zstd)],
     ) {
         let context = small_batches(threads, batch_records);
         let folder = tempfile::tempdir().unwrap();
-        let gzip = SaveOptions { gzip: true, ..SaveOptions::default() };
+        let compressed = SaveOptions { compression, ..SaveOptions::default() };
         let saved = context.parallelize(rows.clone(), partitions);
         let flat = saved.map(|row| Flat { name: row.name, count: row.count });
         let texts = saved.map(|row| row.name.replace('\n', " "));
         let options = CsvOptions { quoted_newlines: true, header: partitions % 2 == 0, ..CsvOptions::default() };
         let save_to = |url: &dyn Fn(&str) -> String| {
-            saved.save_as_json_lines_file_with(&url("json"), gzip).unwrap();
-            flat.save_as_csv_file_with(&url("csv"), &options, gzip).unwrap();
-            texts.save_as_text_file_with(&url("text"), gzip).unwrap();
+            saved.save_as_json_lines_file_with(&url("json"), compressed).unwrap();
+            flat.save_as_csv_file_with(&url("csv"), &options, compressed).unwrap();
+            texts.save_as_text_file_with(&url("text"), compressed).unwrap();
         };
         let (first, second) = (folder.path().join("first"), folder.path().join("second"));
         save_to(&|name| first.join(name).to_str().unwrap().to_owned());
         save_to(&|name| second.join(name).to_str().unwrap().to_owned());
         save_to(&|name| format!("memory://{name}"));
-        for (name, ending) in [("json", ".jsonl.gz"), ("csv", ".csv.gz"), ("text", ".gz")] {
-            prop_assert_eq!(part_names(&first.join(name)), expected_names(partitions, ending));
-            for part in expected_names(partitions, ending) {
-                let [one, other] = [&first, &second].map(|place| fs::read(place.join(name).join(&part)).unwrap());
-                prop_assert_eq!(&one[..4], [0x1f, 0x8b, 8, 0], "no name");
-                prop_assert_eq!(&one[4..8], [0; 4], "no time");
+        for (name, kind) in [("json", ".jsonl"), ("csv", ".csv"), ("text", "")] {
+            let expected = expected_names(partitions, &format!("{kind}{}", compression.ending()));
+            prop_assert_eq!(part_names(&first.join(name)), &expected[..]);
+            for part in &expected {
+                let [one, other] = [&first, &second].map(|place| fs::read(place.join(name).join(part)).unwrap());
+                match compression {
+                    FileCompression::Gzip => prop_assert_eq!(&one[..8], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0], "no name, no time"),
+                    _ => prop_assert_eq!(&one[..4], [0x28, 0xb5, 0x2f, 0xfd]),
+                }
                 prop_assert_eq!(one, other);
             }
         }
@@ -153,27 +157,25 @@ proptest! {
 }
 
 #[test]
-fn what_is_saved_compressed_is_known_to_gzip() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = folder.path().join("out");
-    let numbers = context(2).range(0..100_000, 2);
-    numbers
-        .save_as_text_file_with(
-            url.to_str().unwrap(),
-            SaveOptions {
-                gzip: true,
-                ..SaveOptions::default()
-            },
-        )
-        .unwrap();
-    let Ok(unpacked) = Command::new("gzip").arg("-dc").arg(url.join("part-00001.gz")).output() else {
-        println!("not tested: there is no gzip here");
-        return;
-    };
-    let expected: String = (50_000..100_000).map(|number| format!("{number}\n")).collect();
-    assert!(unpacked.stdout == expected.as_bytes(), "{unpacked:?}");
-    let packed = fs::metadata(url.join("part-00001.gz")).unwrap().len();
-    assert!(packed * 2 < expected.len() as u64, "it is compressed: {packed}");
+fn what_is_saved_compressed_is_known_to_gzip_and_zstd() {
+    for (compression, program) in [(FileCompression::Gzip, "gzip"), (FileCompression::Zstd, "zstd")] {
+        let folder = tempfile::tempdir().unwrap();
+        let url = folder.path().join("out");
+        let numbers = context(2).range(0..100_000, 2);
+        let options = SaveOptions {
+            compression,
+            ..SaveOptions::default()
+        };
+        numbers.save_as_text_file_with(url.to_str().unwrap(), options).unwrap();
+        let part = url.join(format!("part-00001{}", compression.ending()));
+        let expected: String = (50_000..100_000).map(|number| format!("{number}\n")).collect();
+        let packed = fs::metadata(&part).unwrap().len();
+        assert!(packed * 2 < expected.len() as u64, "it is compressed: {packed}");
+        match Command::new(program).arg("-dc").arg(&part).output() {
+            Ok(unpacked) => assert!(unpacked.stdout == expected.as_bytes(), "{unpacked:?}"),
+            Err(_) => println!("not tested: there is no {program} here"),
+        }
+    }
 }
 
 fn message<R>(result: Result<R, EngineError>) -> String {
@@ -271,7 +273,7 @@ fn a_record_without_a_form_ends_the_action_and_leaves_nothing() {
         url,
         &short,
         SaveOptions {
-            gzip: true,
+            compression: FileCompression::Gzip,
             ..SaveOptions::default()
         },
     ));

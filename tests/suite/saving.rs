@@ -5,7 +5,7 @@ use std::path::Path;
 
 use distdl::engine::cluster::chaos::Chaos;
 use distdl::engine::testing::{Run, TestCluster};
-use distdl::{Context, EngineError, Existing, SaveOptions};
+use distdl::{Context, EngineError, Existing, FileCompression, SaveOptions};
 use proptest::prelude::*;
 
 use crate::cluster::faults;
@@ -275,7 +275,10 @@ fn a_dataset_replaces_what_it_is_read_from() {
         assert_eq!(context.text_file(url, 2).unwrap().collect().unwrap(), expected);
         assert_eq!((names(&path).len(), names(folder.path()).len()), (partitions, 1));
     }
-    let gzip = SaveOptions { gzip: true, ..replace };
+    let gzip = SaveOptions {
+        compression: FileCompression::Gzip,
+        ..replace
+    };
     let error = context
         .parallelize([vec![1_u8]], 1)
         .save_as_npy_file_with(url, &[1], gzip);
@@ -283,7 +286,7 @@ fn a_dataset_replaces_what_it_is_read_from() {
         error
             .unwrap_err()
             .to_string()
-            .contains("npy files are not saved in gzip format")
+            .contains("npy files are not compressed as a whole")
     );
     let rows = context.parallelize([vec![1_u8]], 1);
     rows.save_as_npy_file_with(url, &[1], replace).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use distdl::engine::cluster::chaos::Chaos;
 use distdl::engine::testing::TestCluster;
 use distdl::storage::remote::{key_folder, key_of_name};
-use distdl::{Context, CsvOptions, EngineError, Existing, SaveOptions};
+use distdl::{Context, CsvOptions, EngineError, Existing, FileCompression, SaveOptions};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ struct Row {
 
 const REPLACE: SaveOptions = SaveOptions {
     existing: Existing::Replace,
-    gzip: false,
+    compression: FileCompression::None,
 };
 
 /// The text of each file below a folder, by its name within.
@@ -88,14 +88,14 @@ proptest! {
             let read = context.text_file_with_names(&format!("{url}/*/part-*"), 3).unwrap().collect().unwrap();
             prop_assert_eq!(sorted(&read, |(name, line)| (key(name), line.parse().unwrap())), before.clone());
         }
-        let gzip = SaveOptions { gzip: true, ..options };
+        let zstd = SaveOptions { compression: FileCompression::Zstd, ..options };
         let rows = saved.map_values(|number| Row { number, text: format!("\"{number},") });
         let row = |(name, row): &(String, Row)| {
             assert_eq!(row.text, format!("\"{},", row.number));
             (key(name), row.number)
         };
-        rows.save_as_json_lines_file_by_key(&url("json"), "key", gzip).unwrap();
-        let read = context.json_lines_with_names::<Row>(&url("json/key=*/*.jsonl.gz"), 3).unwrap();
+        rows.save_as_json_lines_file_by_key(&url("json"), "key", zstd).unwrap();
+        let read = context.json_lines_with_names::<Row>(&url("json/key=*/*.jsonl.zst"), 3).unwrap();
         prop_assert_eq!(sorted(&read.collect().unwrap(), row), before.clone());
         let csv = CsvOptions::default();
         rows.save_as_csv_file_by_key(&url("csv"), "key", &csv, options).unwrap();

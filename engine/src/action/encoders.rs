@@ -8,17 +8,17 @@ use distdl_storage::csv::{CsvOptions, CsvWriter};
 #[cfg(feature = "parquet")]
 use distdl_storage::parquet::ParquetWriter;
 use distdl_storage::remote::Existing;
-use distdl_storage::text::TextFile;
+use distdl_storage::text::{FileCompression, TextFile};
 
 use crate::error::{EngineError, Result};
 
 /// How files are saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SaveOptions {
-    /// Whether files are compressed in gzip format. Their names end in `.gz` then, by which all that reads them knows;
-    /// each is read by one partition. Without times and names in them, a program makes the same bytes of the same
-    /// records each time. Default `false`. Not for npy and Parquet files.
-    pub gzip: bool,
+    /// The format that files are compressed in. Their names end in `.gz` or `.zst` then, by which all that reads them
+    /// knows; each is read by one partition. Without times and names in them, a program makes the same bytes of the
+    /// same records each time. Default [`FileCompression::None`]. Not for npy and Parquet files.
+    pub compression: FileCompression,
     /// What is done where something has the name already: it stays and saving is refused, or it is replaced at the very
     /// end, all at once. Default [`Existing::Refuse`].
     pub existing: Existing,
@@ -27,17 +27,17 @@ pub struct SaveOptions {
 impl SaveOptions {
     /// How names of parts of a kind end.
     pub(super) fn ending(self, kind: &str) -> String {
-        format!("{kind}{}", if self.gzip { ".gz" } else { "" })
+        format!("{kind}{}", self.compression.ending())
     }
 
     /// An error if what has a format without need or use for it is to be compressed.
     pub(super) fn must_be_plain(self, format: &str) -> Result<()> {
-        match self.gzip {
-            true => Err(EngineError::invalid(
-                format!("{format} files are not saved in gzip format"),
-                "leave `SaveOptions::gzip` off",
+        match self.compression {
+            FileCompression::None => Ok(()),
+            _ => Err(EngineError::invalid(
+                format!("{format} files are not compressed as a whole"),
+                "leave `SaveOptions::compression` at `FileCompression::None`",
             )),
-            false => Ok(()),
         }
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn text_lines(url: &str, options: SaveOptions) -> impl Fn() -> Result
     let url = url.to_owned();
     move || {
         Ok(TextLines {
-            file: TextFile::new(&url, options.gzip),
+            file: TextFile::new(&url, options.compression),
             line: String::new(),
         })
     }
@@ -98,7 +98,7 @@ pub(super) fn json_lines(url: &str, options: SaveOptions) -> impl Fn() -> Result
     let url = url.to_owned();
     move || {
         Ok(JsonLines {
-            file: TextFile::new(&url, options.gzip),
+            file: TextFile::new(&url, options.compression),
             line: Vec::new(),
         })
     }
@@ -129,7 +129,7 @@ pub(super) fn csv_file(
     saving: SaveOptions,
 ) -> impl Fn() -> Result<CsvWriter> + Send + Sync + use<> {
     let url = url.to_owned();
-    move || Ok(CsvWriter::with_file(TextFile::new(&url, saving.gzip), &options)?)
+    move || Ok(CsvWriter::with_file(TextFile::new(&url, saving.compression), &options)?)
 }
 
 impl<T: Record> Encoder<T> for CsvWriter {

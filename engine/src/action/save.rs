@@ -46,13 +46,14 @@ impl<T: Record + Display> Dataset<T> {
     /// ```
     /// # use distdl_engine::{Config, Context, SaveOptions};
     /// # use distdl_storage::remote::Existing;
+    /// # use distdl_storage::text::FileCompression;
     /// # let context = Context::new(Config::default())?;
     /// # let folder = tempfile::tempdir().expect("a folder");
     /// # let url = folder.path().join("squares");
     /// # let url = url.to_str().expect("UTF-8");
     /// let squares = context.range(0..5, 2).map(|number| number * number);
     /// squares.save_as_text_file(url)?;
-    /// let options = SaveOptions { gzip: true, existing: Existing::Replace };
+    /// let options = SaveOptions { compression: FileCompression::Gzip, existing: Existing::Replace };
     /// squares.save_as_text_file_with(url, options)?; // part-00000.gz and part-00001.gz
     /// assert_eq!(context.text_file(url, 2)?.collect()?, ["0", "1", "4", "9", "16"]);
     /// # Ok::<(), distdl_engine::EngineError>(())
@@ -147,7 +148,7 @@ impl<T: Record> Dataset<T> {
     /// The same as `options` say: in place of what is there.
     ///
     /// # Errors
-    /// If `options` ask for gzip, which Parquet does without; otherwise as `save_as_parquet_file` and
+    /// If `options` ask for compression, which Parquet has within; otherwise as `save_as_parquet_file` and
     /// `save_as_text_file_with`.
     #[cfg(feature = "parquet")]
     pub fn save_as_parquet_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
@@ -185,7 +186,7 @@ impl<T: Element> Dataset<Vec<T>> {
     /// The same as `options` say: in place of what is there.
     ///
     /// # Errors
-    /// If `options` ask for gzip, which NumPy does not read; otherwise as `save_as_npy_file` and
+    /// If `options` ask for compression, which NumPy does not read; otherwise as `save_as_npy_file` and
     /// `save_as_text_file_with`.
     pub fn save_as_npy_file_with(&self, url: &str, row_shape: &[usize], options: SaveOptions) -> Result<()> {
         options.must_be_plain("npy")?;

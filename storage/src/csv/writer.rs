@@ -9,8 +9,8 @@ use super::CsvOptions;
 use super::reader::check;
 use crate::error::Result;
 use crate::object::ObjectError;
-use crate::text::TextFile;
 use crate::text::file::failed;
+use crate::text::{FileCompression, TextFile};
 
 /// Makes a file of delimited text, record by record in memory, that [`read_csv`](super::read_csv) reads with the same
 /// options.
@@ -28,7 +28,7 @@ impl CsvWriter {
     /// # Errors
     /// As [`CsvWriter::with_file`].
     pub fn new(url: &str, options: &CsvOptions) -> Result<Self> {
-        Self::with_file(TextFile::new(url, false), options)
+        Self::with_file(TextFile::new(url, FileCompression::None), options)
     }
 
     /// The same for a file that may be compressed, and has no text yet.
@@ -118,7 +118,7 @@ impl CsvWriter {
     fn bytes_alone(&self, record: &impl Serialize) -> Result<usize> {
         let mut alone = Self {
             url: self.url.clone(),
-            writer: writer(TextFile::new(&self.url, false), &self.options, false),
+            writer: writer(TextFile::new(&self.url, FileCompression::None), &self.options, false),
             options: self.options.clone(),
             records: self.records,
         };
