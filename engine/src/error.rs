@@ -70,7 +70,7 @@ pub enum EngineError {
     /// What an operator keeps, or has no memory for, finds no room on disk either, or a block none in its tier.
     #[error("`{operator}` (declared at {site}), partition {partition}: {error}")]
     NoRoom {
-        /// Operator whose records these are.
+        /// Operator whose records these are, and where they are cut for another one by a shuffle, that one too.
         operator: String,
         /// Source position of the operator in the driver program.
         site: String,

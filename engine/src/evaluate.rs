@@ -347,18 +347,25 @@ impl Pipe {
     }
 }
 
-/// An error that an operator made itself shows the name of its dataset, and one for want of room whose it is.
-pub(crate) fn titled(node: &Node, partition: usize, error: TaskError) -> TaskError {
+/// An error for want of room says whose records they are, `node`'s, for which `title` stands.
+pub(crate) fn short_of_room(node: &Node, title: String, partition: usize, error: TaskError) -> TaskError {
     match error {
         TaskError::Failed(EngineError::Storage(
             error @ (StorageError::OverBudget { .. } | StorageError::DiskFull { .. }),
         )) => EngineError::NoRoom {
-            operator: node.title(),
+            operator: title,
             site: node.site.to_string(),
             partition,
             error: Box::new(error),
         }
         .into(),
+        error => error,
+    }
+}
+
+/// The same, and an error that an operator made itself shows the name of its dataset.
+pub(crate) fn titled(node: &Node, partition: usize, error: TaskError) -> TaskError {
+    match short_of_room(node, node.title(), partition, error) {
         TaskError::Failed(EngineError::Operator {
             operator,
             site,

@@ -389,6 +389,20 @@ fn rounds_at_one_place_by_several_names_do_not_take_each_others_results() {
     assert_eq!(sums.collect::<Vec<u64>>(), [45, 90, 135, 180]);
 }
 
+/// There is no such partition of the operator that reads the shuffle.
+#[test]
+fn what_finds_no_room_as_it_is_cut_names_whose_records_and_partition_these_are() {
+    let config = Config::default().with_threads(1).with_memory_bytes_max(0);
+    let context = Context::new(config.with_disk_bytes_max(1000)).unwrap();
+    let last = context.range(0..3000, 3).filter(|x| *x >= 2000);
+    let pairs = last.map(|x| (x, x)).set_name("pairs");
+    let sums = pairs.reduce_by_key_into(|left, right| left + right, 1);
+    let text = sums.count().unwrap_err().to_string();
+    let begins = "`map \"pairs\", cut for reduce_by_key` (declared at engine/src/context/tests.rs:";
+    assert!(text.starts_with(begins) && text.contains("), partition 2: "), "{text}");
+    assert!(text.ends_with("raise `disk`"), "{text}");
+}
+
 #[test]
 fn what_finds_no_room_on_disk_names_operator_place_partition_and_setting() {
     let config = Config::default().with_threads(1).with_memory_bytes_max(0);
@@ -398,7 +412,7 @@ fn what_finds_no_room_on_disk_names_operator_place_partition_and_setting() {
         numbers.map(|x| (x, x)).sort_by_key(),
         numbers.map(|x| x + 1).persist(Level::Disk),
     );
-    for (error, operator) in [(spilled.count(), "sort_by_key"), (kept.count(), "map")] {
+    for (error, operator) in [(spilled.count(), "map, cut for sort_by_key"), (kept.count(), "map")] {
         let error = error.unwrap_err();
         assert!(matches!(error, EngineError::NoRoom { .. }), "{error:?}");
         let text = error.to_string();

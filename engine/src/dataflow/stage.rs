@@ -315,6 +315,7 @@ impl Tasks {
         )
         .with_elsewhere(self.job.elsewhere.clone())
         .until(attempt.stop.clone());
+        let parent = stage.root;
         let Output::Shuffle(shuffle) = stage.output else {
             return self.finish_result(&context, &attempt);
         };
@@ -343,6 +344,7 @@ impl Tasks {
         self.running = Some(Running {
             context,
             attempt,
+            parent,
             child: shuffle.child,
             stream,
             writer,

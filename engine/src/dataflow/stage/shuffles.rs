@@ -9,7 +9,7 @@ use crate::dataflow::job::Attempt;
 use crate::dataflow::parcel::{Parcel, Payload};
 use crate::dataflow::parcel_memory::Charge;
 use crate::error::Result;
-use crate::evaluate::titled;
+use crate::evaluate::{short_of_room, titled};
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::BucketWriter;
 use crate::outputs::Keeping;
@@ -72,6 +72,7 @@ type Targets = (Vec<(usize, usize)>, Vec<(usize, usize)>);
 pub(super) struct Running {
     pub(super) context: TaskContext,
     pub(super) attempt: Attempt,
+    pub(super) parent: DatasetId,
     pub(super) child: DatasetId,
     pub(super) stream: AnyStream,
     pub(super) writer: Box<dyn BucketWriter>,
@@ -105,9 +106,13 @@ impl Running {
             Some(batch) => self.writer.write(batch, &mut emit),
             None => self.writer.finish(&mut emit),
         };
-        let child = tasks.job.lineage.node(self.child);
-        written.map_err(|error| titled(child, partition, error))?;
-        failure.map_or(Ok(()), |error| Err(titled(child, partition, error.into())))
+        // The partition is the parent's, and so are the records that find no room.
+        let lineage = &tasks.job.lineage;
+        let (parent, child) = (lineage.node(self.parent), lineage.node(self.child));
+        let title = || format!("{}, cut for {}", parent.title(), child.title());
+        let titled = |error| titled(child, partition, short_of_room(parent, title(), partition, error));
+        written.map_err(titled)?;
+        failure.map_or(Ok(()), |error| Err(titled(error.into())))
     }
 }
 
