@@ -51,6 +51,10 @@ mod existing;
 
 mod folder;
 
+mod shared_files;
+
+mod shared;
+
 mod ahead;
 
 mod object_folder;
@@ -68,12 +72,13 @@ use self::ahead::Ahead;
 use self::alternatives::alternatives;
 use self::client::{Client, Server, Target};
 pub use self::existing::Existing;
-pub use self::folder::{FolderWriter, SharedFolder};
+pub use self::folder::FolderWriter;
 pub use self::key_folder::{check_column, key_folder, key_of_name};
 pub(crate) use self::object_folder::{FolderEntry, ObjectFolder};
 pub use self::options::{CacheOptions, StoresOptions};
 use self::pattern::has_wildcard;
 use self::prefix::Prefix;
+pub use self::shared::SharedFolder;
 use crate::bloom::Bloom;
 use crate::cache::Cache;
 use crate::chunk::Version;
@@ -335,25 +340,22 @@ impl Stores {
     /// is the same in all of them, see [`SharedFolder::draw_name`]. Nothing is touched yet.
     ///
     /// # Errors
-    /// If `url` is no local folder.
+    /// If `url` is neither a local folder nor in a bucket; or what is there is to be replaced, and cannot be.
     pub fn shared_folder(&self, url: &str, name: &str, existing: Existing) -> Result<SharedFolder> {
         match Location::parse(url)? {
-            Location::Local(path) => SharedFolder::new(&path, name, existing),
+            Location::Local(path) => SharedFolder::of_files(&path, name, existing),
+            Location::Http { .. } => Err(read_only(url).into()),
             Location::Memory(_) => {
                 let reason = "each process has a memory of its own; write to a folder that all processes see";
                 Err(ObjectError::unsupported(url, reason).into())
             }
-            Location::Bucket { .. } => {
-                let reason = "a store of objects has no rename that would publish the parts of several processes at once; \
-                              write to a folder that all processes see, or run one process";
-                Err(ObjectError::unsupported(url, reason).into())
-            }
+            _ if existing == Existing::Replace => Err(not_replaced(url).into()),
+            Location::Bucket { .. } => SharedFolder::of_objects(self.prefix(url)?, name),
             Location::Hdfs { .. } => {
                 let reason = "parts of several processes are not gathered on HDFS; write to a folder that all processes \
                               see, or run one process";
                 Err(ObjectError::unsupported(url, reason).into())
             }
-            Location::Http { .. } => Err(read_only(url).into()),
         }
     }
 

@@ -127,26 +127,21 @@ impl<T: Record> Dataset<T> {
         ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Files<Vec<u8>>> + Send + Sync + 'static,
     ) -> Result<()> {
-        let place = Arc::clone(folder);
-        let written: Vec<Files<String>> = self.run_partitions(move |_, records| {
-            let files = encode(records)?.into_iter();
-            files
-                .map(|(within, bytes)| Ok((within, place.write_part(&bytes)?)))
-                .collect()
+        let (place, partitions, ending) = (Arc::clone(folder), self.partitions(), ending.to_owned());
+        let written: Vec<Files<String>> = self.run_partitions(move |partition, records| {
+            let part = part_name(partition, partitions, &ending);
+            let write = |(within, bytes): (String, Vec<u8>)| {
+                let name = name_within(&within, &part);
+                let written = place.write_part(&name, Bytes::from(bytes))?;
+                Ok((name, written))
+            };
+            encode(records)?.into_iter().map(write).collect()
         })?;
-        let mut parts = Vec::new();
-        for (partition, files) in written.into_iter().enumerate() {
-            let part = part_name(partition, self.partitions(), ending);
-            parts.extend(
-                files
-                    .into_iter()
-                    .map(|(within, written)| (name_within(&within, &part), written)),
-            );
-        }
+        let mut parts = written.concat();
         if parts.is_empty() {
             // Without a file nobody could tell an earlier try of publishing from what others have put there.
             let place = Arc::clone(folder);
-            let written = once(self.context(), move || Ok(place.write_part(&[])?))?;
+            let written = once(self.context(), move || Ok(place.write_part(SUCCESS, Bytes::new())?))?;
             parts.push((SUCCESS.to_owned(), written));
         }
         let place = Arc::clone(folder);

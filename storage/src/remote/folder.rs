@@ -4,15 +4,16 @@
 //! written under their final names, beside a marker `.distdl-unfinished` that is written before the first and removed
 //! after the last, and listings of this program leave out what lies beside a marker. A writer that was taken for dead,
 //! and finds the marker gone or another's, touches nothing any more. Other programs see parts early; for them there is
-//! `_SUCCESS`, as Hadoop writes it, which is the last object to come. A writer that is killed leaves parts and marker
-//! behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
+//! `_SUCCESS`, as Hadoop writes it, which is the last object to come. What the marker holds tells
+//! writers apart, and the processes that write one folder together know it. A writer that is killed leaves parts and
+//! marker behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
 //! local disk is removed by the next one that writes beside it; on a file system of several hosts, a day later.
 //!
 //! Parts lie right in the folder, or each in a folder of a key, `column=key/part-00000`.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -23,11 +24,10 @@ use super::existing::{Before, Existing};
 use super::key_folder::split_part;
 use super::local;
 use super::marked::RemoteFolder;
-use super::pattern::{self, draw_name};
 use super::prefix::Prefix;
 use super::renamed::RenamedFolder;
-use crate::error::{Result, StorageError};
-use crate::object::{ObjectError, remedy};
+use crate::error::Result;
+use crate::object::ObjectError;
 use crate::owner::{Kind, LEFT_AFTER, OwnFolder};
 use crate::unpoisoned::Unpoisoned;
 
@@ -131,170 +131,13 @@ impl FolderWriter {
     }
 }
 
-/// A folder of parts that several processes write, any of which may die, and that appears whole or not at all.
-///
-/// Its copies in all processes have one name for what is unfinished. One process makes the place for it, all write
-/// parts, each under a name that nobody else has; one process publishes those that count; one removes what is left.
-/// Each step may be taken again, by the same process or another.
-#[derive(Debug, Clone)]
-pub struct SharedFolder {
-    target: PathBuf,
-    unfinished: PathBuf,
-    /// What is being removed.
-    removed: PathBuf,
-    existing: Existing,
-}
-
-impl SharedFolder {
-    /// Draws a name for what is unfinished that no other folder has.
-    pub fn draw_name() -> String {
-        draw_name()
-    }
-
-    pub(super) fn new(path: &str, name: &str, existing: Existing) -> Result<Self> {
-        must_be_plain(name)?;
-        let target = PathBuf::from(path);
-        let unfinished = target.with_file_name(pattern::unfinished(name));
-        let removed = target.with_file_name(pattern::unfinished(&format!("{name}.removed")));
-        Ok(Self {
-            target,
-            unfinished,
-            removed,
-            existing,
-        })
-    }
-
-    /// Makes the place for parts, beside the folder itself, and tries whether they can be published from it.
-    ///
-    /// # Errors
-    /// The folder exists already and is not to be replaced, or cannot be, or the file system refuses or has no hard
-    /// links.
-    pub fn begin(&self) -> Result<()> {
-        self.existing.check(&self.target)?;
-        local::parent(&self.target)?;
-        match std::fs::create_dir(&self.unfinished) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(self.failed("begin a folder", &error));
-            }
-            _ => {}
-        }
-        let tried = self
-            .try_link()
-            .and_then(|()| self.existing.try_within(&self.unfinished));
-        if tried.is_err() {
-            // Only if it is empty: an earlier try of this may have parts in it.
-            let _ = std::fs::remove_dir(&self.unfinished);
-        }
-        tried
-    }
-
-    /// Links a file as publishing does, and leaves nothing of it. Without links all work would be in vain.
-    fn try_link(&self) -> Result<()> {
-        let fail = |error| self.failed("begin a folder", &error);
-        let folder = local::temporary(0o777).tempdir_in(&self.unfinished).map_err(fail)?;
-        let file = local::temporary(0o666).tempfile_in(folder.path()).map_err(fail)?;
-        self.link(file.path(), &folder.path().join("link"))
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        std::fs::hard_link(from, to).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => self.failed("find a part; all processes must see this folder", &error),
-            ErrorKind::AlreadyExists => one_folder(to).into(),
-            _ => self.failed("link a part, which takes a file system with hard links", &error),
-        })
-    }
-
-    /// Writes a part durably, and returns the name that this try has given it.
-    ///
-    /// # Errors
-    /// Whatever the file system refuses.
-    pub fn write_part(&self, bytes: &[u8]) -> Result<String> {
-        let builder = local::temporary(0o666);
-        let fail = |error| self.failed("write a part", &error);
-        let mut file = builder.tempfile_in(&self.unfinished).map_err(fail)?;
-        file.write_all(bytes).map_err(fail)?;
-        file.as_file().sync_all().map_err(fail)?;
-        let (_, path) = file.keep().map_err(|error| fail(error.error))?;
-        let name = path.file_name().unwrap_or_default();
-        Ok(name.to_string_lossy().into_owned())
-    }
-
-    /// Gives parts their names in the folder and the folder its own, so that all of it appears at once. `parts` are
-    /// (name in the folder, what [`SharedFolder::write_part`] returned). Parts that are not among them stay out.
-    ///
-    /// # Errors
-    /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here;
-    /// or the file system refuses.
-    pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
-        let parent = local::parent(&self.target)?;
-        if self.is_published(parts) {
-            // Whoever did so may have died before this.
-            return Ok(local::sync_folder(&parent)?);
-        }
-        self.existing.check(&self.target)?;
-        let fail = |error| self.failed("publish a folder", &error);
-        let whole = local::temporary(0o777).tempdir_in(&self.unfinished).map_err(fail)?;
-        for (name, written) in parts {
-            must_be_part(name)?;
-            folder_of(whole.path(), name)?;
-            self.link(&self.unfinished.join(written), &whole.path().join(name))?;
-        }
-        sync(whole.path(), parts.iter().map(|(name, _)| name.as_str()))?;
-        match self.existing.rename(whole.path(), &self.target) {
-            Ok(before) => Ok(let_go(whole, &before, &parent)?),
-            Err(_) if self.is_published(parts) => Ok(local::sync_folder(&parent)?),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether an earlier try has published these very files.
-    fn is_published(&self, parts: &[(String, String)]) -> bool {
-        !parts.is_empty()
-            && parts
-                .iter()
-                .all(|(name, written)| same_file(&self.target.join(name), &self.unfinished.join(written)))
-    }
-
-    /// Removes all that was written and not published. First it is taken out of the way, whole: a process that wakes as
-    /// it publishes must not find half of it.
-    ///
-    /// # Errors
-    /// If the file system refuses.
-    pub fn remove_unfinished(&self) -> Result<()> {
-        let if_there = |done: std::io::Result<()>| match done {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("remove unfinished parts", &error)),
-            _ => Ok(()),
-        };
-        // What an earlier try has left.
-        if_there(std::fs::remove_dir_all(&self.removed))?;
-        if_there(std::fs::rename(&self.unfinished, &self.removed))?;
-        if_there(std::fs::remove_dir_all(&self.removed))
-    }
-
-    fn failed(&self, action: &'static str, error: &std::io::Error) -> StorageError {
-        let url = self.unfinished.display().to_string();
-        ObjectError::Io {
-            url,
-            action,
-            message: error.to_string(),
-            remedy: remedy(error),
-        }
-        .into()
-    }
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| path.symlink_metadata().ok().map(|there| identity(&there));
-    identity(one).is_some_and(|one| identity(other) == Some(one))
-}
-
-fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+pub(super) fn identity(metadata: &fs::Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
     (metadata.dev(), metadata.ino())
 }
 
 /// The folder within `parts` that a part is to lie in, made if it is one of a key.
-fn folder_of(parts: &Path, name: &str) -> Result<PathBuf> {
+pub(super) fn folder_of(parts: &Path, name: &str) -> Result<PathBuf> {
     let (Some(folder), _) = split_part(name) else {
         return Ok(parts.to_owned());
     };
@@ -322,14 +165,14 @@ fn must_be_there(parts: &Path, written: &BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-fn one_folder(part: &Path) -> ObjectError {
+pub(super) fn one_folder(part: &Path) -> ObjectError {
     let remedy = "two names are one on this file system, which may take upper and lower case for the same; write to \
                   another, or make the keys differ in more";
     ObjectError::unsupported(&part.display().to_string(), remedy)
 }
 
 /// Makes the names of parts survive a power cut.
-fn sync<'a>(parts: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
+pub(super) fn sync<'a>(parts: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
     let folders: BTreeSet<&str> = names.filter_map(|name| split_part(name).0).collect();
     for folder in folders {
         local::sync_folder(&parts.join(folder))?;
@@ -338,12 +181,12 @@ fn sync<'a>(parts: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
 }
 
 /// A plain name, perhaps in a folder of a key.
-fn must_be_part(name: &str) -> Result<()> {
+pub(super) fn must_be_part(name: &str) -> Result<()> {
     let (folder, file) = split_part(name);
     folder.into_iter().chain([file]).try_for_each(must_be_plain)
 }
 
-fn must_be_plain(name: &str) -> Result<()> {
+pub(super) fn must_be_plain(name: &str) -> Result<()> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
         return Err(ObjectError::invalid_name(name, "a part needs a plain file name that is not hidden").into());
     }
@@ -352,7 +195,7 @@ fn must_be_plain(name: &str) -> Result<()> {
 
 /// Makes the new name in `parent` of what was `folder` survive a power cut, and lets go of the old name, under which is
 /// what was there before.
-fn let_go(folder: TempDir, before: &Before, parent: &Path) -> Result<(), ObjectError> {
+pub(super) fn let_go(folder: TempDir, before: &Before, parent: &Path) -> Result<(), ObjectError> {
     // Whatever happens from here on, only what is not needed any more may be removed.
     let path = folder.keep();
     local::sync_folder(parent)?;

@@ -1,7 +1,7 @@
 //! A folder of part files in a store that cannot rename a folder: a marker hides it until all parts are there.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use object_store::PutMode;
@@ -25,19 +25,8 @@ pub(super) struct RemoteFolder {
 impl RemoteFolder {
     pub(super) fn begin(folder: Prefix) -> Result<Self, ObjectError> {
         folder.must_be_absent()?;
-        // A store that writes, fails to say so and is asked again says that there is one.
         let nonce = Bytes::from(draw_name());
-        match folder
-            .client
-            .put(folder.part(UNFINISHED)?, nonce.clone(), PutMode::Create)
-        {
-            Err(ObjectError::AlreadyExists { .. }) => {
-                if !holds(&folder, UNFINISHED, &nonce)? {
-                    return Err(ObjectError::Unfinished { url: folder.url() });
-                }
-            }
-            put => put?,
-        }
+        mark(&folder, &nonce)?;
         // Dropped from here on, it removes the marker and what it has written.
         let begun = Self {
             folder,
@@ -45,11 +34,7 @@ impl RemoteFolder {
             written: Mutex::default(),
             finished: false,
         };
-        // Another may have written a whole folder while the marker was on its way.
-        if !begun.folder.names(|name| name != UNFINISHED)?.is_empty() {
-            let url = begun.folder.url();
-            return Err(ObjectError::AlreadyExists { url });
-        }
+        must_be_alone(&begun.folder)?;
         Ok(begun)
     }
 
@@ -130,6 +115,121 @@ impl Drop for RemoteFolder {
                 return;
             }
         }
+    }
+}
+
+/// The same for several processes, all of which know what the marker holds.
+#[derive(Debug, Clone)]
+pub(super) struct SharedObjects {
+    folder: Prefix,
+    /// What the marker holds, and behind it the mark of success: by that a process knows that another has published.
+    nonce: Bytes,
+}
+
+impl SharedObjects {
+    pub(super) fn new(folder: Prefix, name: &str) -> Self {
+        let nonce = Bytes::copy_from_slice(name.as_bytes());
+        Self { folder, nonce }
+    }
+
+    fn is_ours(&self) -> Result<bool, ObjectError> {
+        holds(&self.folder, UNFINISHED, &self.nonce)
+    }
+
+    pub(super) fn begin(&self) -> Result<(), ObjectError> {
+        if self.is_ours()? {
+            return Ok(());
+        }
+        self.folder.must_be_absent()?;
+        mark(&self.folder, &self.nonce)?;
+        must_be_alone(&self.folder).inspect_err(|_| {
+            if let Err(error) = self
+                .folder
+                .part(UNFINISHED)
+                .and_then(|it| self.folder.client.remove(it))
+            {
+                tracing::warn!(folder = self.folder.url(), "a marker stays where a folder is: {error}");
+            }
+        })
+    }
+
+    pub(super) fn write_part(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.must_be_ours()?;
+        let part = self.folder.part(name)?;
+        self.folder.client.put(part, bytes, PutMode::Overwrite)
+    }
+
+    fn must_be_ours(&self) -> Result<(), ObjectError> {
+        match self.is_ours()? {
+            true => Ok(()),
+            false => Err(ObjectError::Superseded { url: self.folder.url() }),
+        }
+    }
+
+    pub(super) fn publish(&self, parts: BTreeSet<String>) -> Result<(), ObjectError> {
+        let is_marked = self.is_ours()?;
+        if !is_marked && holds(&self.folder, SUCCESS, &self.nonce)? {
+            // By a process that has died before it said so.
+            return Ok(());
+        }
+        self.must_be_ours()?;
+        // What those have written who made something else of a partition does not count.
+        self.remove_but(parts)?;
+        let mark = self.folder.part(SUCCESS)?;
+        self.folder.client.put(mark, self.nonce.clone(), PutMode::Overwrite)?;
+        let marker = self.folder.part(UNFINISHED)?;
+        match self.folder.client.remove(marker) {
+            // It may have been removed without an answer.
+            Err(error) if self.is_ours()? => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is published has no marker, and stays.
+    pub(super) fn remove_unfinished(&self) -> Result<(), ObjectError> {
+        if !self.is_ours()? {
+            return Ok(());
+        }
+        // The marker goes last, and stays if a part does.
+        self.remove_but(BTreeSet::new())?;
+        self.folder.client.remove(self.folder.part(UNFINISHED)?)
+    }
+
+    /// Removes all but the marker and these parts.
+    fn remove_but(&self, parts: BTreeSet<String>) -> Result<(), ObjectError> {
+        let parts = Arc::new(parts);
+        loop {
+            let parts = Arc::clone(&parts);
+            // As many as are listed at once.
+            let others = self
+                .folder
+                .names(move |name| name != UNFINISHED && !parts.contains(name))?;
+            if others.is_empty() {
+                return Ok(());
+            }
+            for name in others {
+                self.folder.client.remove(self.folder.part(&name)?)?;
+            }
+        }
+    }
+}
+
+/// Writes the marker.
+fn mark(folder: &Prefix, nonce: &Bytes) -> Result<(), ObjectError> {
+    let marker = folder.part(UNFINISHED)?;
+    match folder.client.put(marker, nonce.clone(), PutMode::Create) {
+        // A store that writes, fails to say so and is asked again says that there is one.
+        Err(ObjectError::AlreadyExists { .. }) if holds(folder, UNFINISHED, nonce)? => Ok(()),
+        Err(ObjectError::AlreadyExists { .. }) => Err(ObjectError::Unfinished { url: folder.url() }),
+        put => put,
+    }
+}
+
+/// An error if another has written a whole folder while the marker was on its way.
+fn must_be_alone(folder: &Prefix) -> Result<(), ObjectError> {
+    match folder.names(|name| name != UNFINISHED)?.is_empty() {
+        true => Ok(()),
+        false => Err(ObjectError::AlreadyExists { url: folder.url() }),
     }
 }
 

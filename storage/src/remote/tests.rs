@@ -476,6 +476,7 @@ mod folders;
 mod patterns;
 mod replaced;
 mod settled;
+mod shared;
 
 #[cfg(feature = "http")]
 mod http;

@@ -7,7 +7,7 @@ use super::*;
 use crate::remote::pattern::UNFINISHED;
 use crate::testing::{FaultStore, Pause, StoreFaults, WriteFault};
 
-fn store() -> (Arc<InMemory>, StoreFaults, Stores) {
+pub(super) fn store() -> (Arc<InMemory>, StoreFaults, Stores) {
     let (inner, faults) = (Arc::new(InMemory::new()), StoreFaults::new());
     let store = FaultStore::new(inner.clone(), faults.clone());
     (inner, faults, Stores::over(Arc::new(store), StoresOptions::default()))
@@ -262,7 +262,7 @@ fn what_others_have_put_into_a_folder_is_found_behind_the_limit_of_a_listing() {
 fn a_shared_folder_says_what_keeps_it_from_links() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("out");
-    let shared = SharedFolder::new(target.to_str().unwrap(), "7", Existing::Refuse).unwrap();
+    let shared = SharedFolder::of_files(target.to_str().unwrap(), "7", Existing::Refuse).unwrap();
     shared.begin().unwrap();
     let unfinished = folder.path().join(pattern::unfinished("7"));
     assert_eq!(entries(&unfinished), Vec::<String>::new(), "the trial leaves nothing");
@@ -280,7 +280,7 @@ fn a_shared_folder_that_takes_no_parts_fails_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(pattern::unfinished("7")), b"a file").unwrap();
     let target = folder.path().join("out");
-    let shared = SharedFolder::new(target.to_str().unwrap(), "7", Existing::Refuse).unwrap();
+    let shared = SharedFolder::of_files(target.to_str().unwrap(), "7", Existing::Refuse).unwrap();
     assert!(shared.begin().is_err());
 }
 
@@ -372,9 +372,13 @@ fn parts_of_which_two_are_one_file_are_not_published() {
     writer.write_part("k=A/part-0", Bytes::from_static(b"A")).unwrap();
     let error = object_error(writer.commit()).to_string();
     assert!(error.contains("upper and lower case"), "{error}");
-    let shared = SharedFolder::new(&url, "7", Existing::Refuse).unwrap();
+    let shared = SharedFolder::of_files(&url, "7", Existing::Refuse).unwrap();
     shared.begin().unwrap();
-    let written = [b"a", b"A"].map(|bytes| shared.write_part(bytes).unwrap());
+    let written = ["a", "A"].map(|bytes| {
+        shared
+            .write_part("k=a/part-0", Bytes::from_static(bytes.as_bytes()))
+            .unwrap()
+    });
     let error = shared.publish(&written.map(|written| ("k=a/part-0".to_owned(), written)));
     assert!(object_error(error).to_string().contains("upper and lower case"));
     shared.remove_unfinished().unwrap();

@@ -83,7 +83,7 @@ fn what_is_no_output_is_not_replaced() {
     ] {
         let error = object_error(stores.write_folder(&path(name), Existing::Replace)).to_string();
         assert!(error.contains(words), "{error}");
-        let shared = SharedFolder::new(&path(name), "7", Existing::Replace).unwrap();
+        let shared = SharedFolder::of_files(&path(name), "7", Existing::Replace).unwrap();
         assert!(object_error(shared.begin()).to_string().contains(words));
     }
     let late = stores.write_folder(&path("late"), Existing::Replace).unwrap();
@@ -106,9 +106,12 @@ fn a_shared_folder_that_was_published_before_a_death_is_not_replaced_by_the_old_
     let target = folder.path().join("out");
     let url = target.to_str().unwrap();
     write(&stores, url, &["part-0", "part-1"], Existing::Refuse).unwrap();
-    let shared = SharedFolder::new(url, "7", Existing::Replace).unwrap();
+    let shared = SharedFolder::of_files(url, "7", Existing::Replace).unwrap();
     shared.begin().unwrap();
-    let parts = [("part-0".to_owned(), shared.write_part(b"new").unwrap())];
+    let parts = [(
+        "part-0".to_owned(),
+        shared.write_part("part-0", Bytes::from_static(b"new")).unwrap(),
+    )];
     for _ in 0..2 {
         shared.publish(&parts).unwrap();
         assert_eq!(entries(&target), ["part-0"]);
@@ -121,9 +124,9 @@ fn a_shared_folder_that_was_published_before_a_death_is_not_replaced_by_the_old_
 #[test]
 fn unfinished_parts_are_taken_out_of_the_way_before_one_is_removed() {
     let folder = tempfile::tempdir().unwrap();
-    let shared = SharedFolder::new(folder.path().join("out").to_str().unwrap(), "7", Existing::Replace).unwrap();
+    let shared = SharedFolder::of_files(folder.path().join("out").to_str().unwrap(), "7", Existing::Replace).unwrap();
     shared.begin().unwrap();
-    let part = shared.write_part(b"new").unwrap();
+    let part = shared.write_part("part-0", Bytes::from_static(b"new")).unwrap();
     let in_the_way = folder.path().join(pattern::unfinished("7.removed"));
     fs::write(&in_the_way, b"").unwrap();
     shared.remove_unfinished().unwrap_err();
