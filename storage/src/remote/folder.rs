@@ -4,10 +4,10 @@
 //! written under their final names, beside a marker `.distdl-unfinished` that is written before the first and removed
 //! after the last, and listings of this program leave out what lies beside a marker. A writer that was taken for dead,
 //! and finds the marker gone or another's, touches nothing any more. Other programs see parts early; for them there is
-//! `_SUCCESS`, as Hadoop writes it, which is the last object to come. What the marker holds tells
-//! writers apart, and the processes that write one folder together know it. A writer that is killed leaves parts and
-//! marker behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
-//! local disk is removed by the next one that writes beside it; on a file system of several hosts, a day later.
+//! `_SUCCESS`, as Hadoop writes it, which is the last object to come. What the marker holds tells writers apart, and
+//! the processes that write one folder together know it. A writer that is killed leaves parts and marker behind: nobody
+//! takes them for output, but they keep the name taken until somebody removes them. What it leaves on a local disk is
+//! removed by the next one that writes beside it; on a file system of several hosts, a day later.
 //!
 //! Parts lie right in the folder, or each in a folder of a key, `column=key/part-00000`.
 

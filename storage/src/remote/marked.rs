@@ -1,7 +1,7 @@
 //! A folder of part files in a store that cannot rename a folder: a marker hides it until all parts are there.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use object_store::PutMode;
@@ -55,7 +55,7 @@ impl RemoteFolder {
 
     /// Whether the marker is there and is this writer's.
     fn is_ours(&self) -> Result<bool, ObjectError> {
-        holds(&self.folder, UNFINISHED, &self.nonce)
+        self.folder.holds(UNFINISHED, &self.nonce)
     }
 
     pub(super) fn commit(mut self) -> Result<(), ObjectError> {
@@ -133,7 +133,7 @@ impl SharedObjects {
     }
 
     fn is_ours(&self) -> Result<bool, ObjectError> {
-        holds(&self.folder, UNFINISHED, &self.nonce)
+        self.folder.holds(UNFINISHED, &self.nonce)
     }
 
     pub(super) fn begin(&self) -> Result<(), ObjectError> {
@@ -166,9 +166,9 @@ impl SharedObjects {
         }
     }
 
-    pub(super) fn publish(&self, parts: BTreeSet<String>) -> Result<(), ObjectError> {
+    pub(super) fn publish(&self, parts: &BTreeSet<String>) -> Result<(), ObjectError> {
         let is_marked = self.is_ours()?;
-        if !is_marked && holds(&self.folder, SUCCESS, &self.nonce)? {
+        if !is_marked && self.folder.holds(SUCCESS, &self.nonce)? {
             // By a process that has died before it said so.
             return Ok(());
         }
@@ -191,15 +191,14 @@ impl SharedObjects {
             return Ok(());
         }
         // The marker goes last, and stays if a part does.
-        self.remove_but(BTreeSet::new())?;
+        self.remove_but(&BTreeSet::new())?;
         self.folder.client.remove(self.folder.part(UNFINISHED)?)
     }
 
     /// Removes all but the marker and these parts.
-    fn remove_but(&self, parts: BTreeSet<String>) -> Result<(), ObjectError> {
-        let parts = Arc::new(parts);
+    fn remove_but(&self, parts: &BTreeSet<String>) -> Result<(), ObjectError> {
         loop {
-            let parts = Arc::clone(&parts);
+            let parts = parts.clone();
             // As many as are listed at once.
             let others = self
                 .folder
@@ -219,7 +218,7 @@ fn mark(folder: &Prefix, nonce: &Bytes) -> Result<(), ObjectError> {
     let marker = folder.part(UNFINISHED)?;
     match folder.client.put(marker, nonce.clone(), PutMode::Create) {
         // A store that writes, fails to say so and is asked again says that there is one.
-        Err(ObjectError::AlreadyExists { .. }) if holds(folder, UNFINISHED, nonce)? => Ok(()),
+        Err(ObjectError::AlreadyExists { .. }) if folder.holds(UNFINISHED, nonce)? => Ok(()),
         Err(ObjectError::AlreadyExists { .. }) => Err(ObjectError::Unfinished { url: folder.url() }),
         put => put,
     }
@@ -230,16 +229,5 @@ fn must_be_alone(folder: &Prefix) -> Result<(), ObjectError> {
     match folder.names(|name| name != UNFINISHED)?.is_empty() {
         true => Ok(()),
         false => Err(ObjectError::AlreadyExists { url: folder.url() }),
-    }
-}
-
-/// Whether an object is there and holds this.
-fn holds(folder: &Prefix, name: &str, bytes: &Bytes) -> Result<bool, ObjectError> {
-    let at = folder.part(name)?;
-    match folder.client.head(at.clone()) {
-        Err(ObjectError::NotFound { .. }) => Ok(false),
-        Ok(there) if there.bytes != bytes.len() as u64 => Ok(false),
-        Ok(there) => Ok(folder.client.get(at, there, None)? == *bytes),
-        Err(error) => Err(error),
     }
 }

@@ -222,6 +222,17 @@ impl Prefix {
         }
     }
 
+    /// Whether an object is in this folder and holds this.
+    pub(super) fn holds(&self, name: &str, bytes: &Bytes) -> Result<bool> {
+        let at = self.part(name)?;
+        match self.client.head(at.clone()) {
+            Err(ObjectError::NotFound { .. }) => Ok(false),
+            Ok(there) if there.bytes != bytes.len() as u64 => Ok(false),
+            Ok(there) => Ok(self.client.get(at, there, None)? == *bytes),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn write(&self, bytes: Bytes) -> Result<()> {
         self.client.put(self.target()?, bytes, PutMode::Overwrite)
     }

@@ -7,6 +7,7 @@ use super::folder::{must_be_part, must_be_plain};
 use super::marked::SharedObjects;
 use super::pattern::draw_name;
 use super::prefix::Prefix;
+use super::renamed::SharedRenamed;
 use super::shared_files::SharedFiles;
 use crate::error::Result;
 
@@ -14,8 +15,8 @@ use crate::error::Result;
 ///
 /// Its copies in all processes have one name for what is unfinished. One process makes the place for it, all write
 /// parts; one process publishes those that count; one removes what is left. Each step may be taken again, by the same
-/// process or another. In a store of objects parts have their final names from the beginning, and whoever writes one
-/// last counts: what is written again must be the same.
+/// process or another. On a file system each try has a file of its own, and those that are published count. In a store
+/// of objects, and on HDFS, whoever writes a part last counts: what is written again must be the same.
 #[derive(Debug, Clone)]
 pub struct SharedFolder(Place);
 
@@ -23,6 +24,7 @@ pub struct SharedFolder(Place);
 enum Place {
     Files(SharedFiles),
     Objects(SharedObjects),
+    Renamed(SharedRenamed),
 }
 
 impl SharedFolder {
@@ -40,6 +42,12 @@ impl SharedFolder {
         Ok(Self(Place::Objects(SharedObjects::new(folder, name))))
     }
 
+    /// In a store that renames a folder at once.
+    pub(super) fn renamed(folder: Prefix, name: &str) -> Result<Self> {
+        must_be_plain(name)?;
+        Ok(Self(Place::Renamed(SharedRenamed::new(folder, name))))
+    }
+
     /// Makes the place for parts.
     ///
     /// # Errors
@@ -49,6 +57,7 @@ impl SharedFolder {
         match &self.0 {
             Place::Files(files) => files.begin(),
             Place::Objects(objects) => Ok(objects.begin()?),
+            Place::Renamed(folder) => Ok(folder.begin()?),
         }
     }
 
@@ -60,12 +69,11 @@ impl SharedFolder {
     pub fn write_part(&self, name: &str, bytes: Bytes) -> Result<String> {
         must_be_part(name)?;
         match &self.0 {
-            Place::Files(files) => files.write_part(&bytes),
-            Place::Objects(objects) => {
-                objects.write_part(name, bytes)?;
-                Ok(name.to_owned())
-            }
+            Place::Files(files) => return files.write_part(&bytes),
+            Place::Objects(objects) => objects.write_part(name, bytes)?,
+            Place::Renamed(folder) => folder.write_part(name, bytes)?,
         }
+        Ok(name.to_owned())
     }
 
     /// Gives parts their names in the folder and the folder its own, so that all of it appears at once. `parts` are
@@ -75,9 +83,11 @@ impl SharedFolder {
     /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here;
     /// or the file system or the store refuses.
     pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
+        let names = || parts.iter().map(|(name, _)| name.clone()).collect();
         match &self.0 {
             Place::Files(files) => files.publish(parts),
-            Place::Objects(objects) => Ok(objects.publish(parts.iter().map(|(name, _)| name.clone()).collect())?),
+            Place::Objects(objects) => Ok(objects.publish(&names())?),
+            Place::Renamed(folder) => Ok(folder.publish(&names())?),
         }
     }
 
@@ -89,6 +99,7 @@ impl SharedFolder {
         match &self.0 {
             Place::Files(files) => files.remove_unfinished(),
             Place::Objects(objects) => Ok(objects.remove_unfinished()?),
+            Place::Renamed(folder) => Ok(folder.remove_unfinished()?),
         }
     }
 }
