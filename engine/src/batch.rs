@@ -1,8 +1,9 @@
 //! Records on their way through a stage: batches with their type erased once a batch, never once a record.
 
+mod cut;
+
 use std::any::Any;
 use std::cell::RefCell;
-use std::iter::Fuse;
 use std::mem::needs_drop;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,6 +11,7 @@ use std::rc::Rc;
 
 use distdl_storage::{Block, BlockId, Codec, Record, Records, Source, size_of_value};
 
+pub(crate) use self::cut::{BATCH_BYTES, Batches, Fill, next_batch, stream_of};
 use crate::error::{EngineError, Result};
 
 /// A thousand records or so, owned or borrowed from a stored block.
@@ -293,87 +295,6 @@ impl<T: Record> Iterator for PartitionIter<T> {
 
 /// What unwinds a closure whose input ended with an error. It is turned back into that where panics are.
 pub(crate) struct Interrupted(pub(crate) TaskError);
-
-/// Cuts an iterator of records into owned batches, and reports `failure` in place of what came after it.
-pub(crate) struct Batches<I> {
-    /// An iterator that has ended may begin again if it is asked once more (`map_while`), so it is not.
-    records: Fuse<I>,
-    batch_records: usize,
-    failure: Failure,
-}
-
-impl<I: Iterator> Batches<I> {
-    pub(crate) fn new(records: I, batch_records: usize, failure: Failure) -> Self {
-        Self {
-            records: records.fuse(),
-            batch_records,
-            failure,
-        }
-    }
-}
-
-impl<T: Record, I: Iterator<Item = T>> Iterator for Batches<I> {
-    type Item = TaskResult<AnyBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let batch = next_batch(&mut self.records, self.batch_records);
-        if let Some(error) = self.failure.borrow_mut().take() {
-            return Some(Err(error));
-        }
-        (!batch.is_empty()).then(|| Ok(AnyBatch::owned(batch)))
-    }
-}
-
-/// Records that take about as much end a batch, however few they are.
-pub(crate) const BATCH_BYTES: u64 = 8 << 20;
-
-/// One record of so many is measured.
-const MEASURED_OF: usize = 16;
-
-/// What the records of a batch take, from some of them.
-#[derive(Default)]
-pub(crate) struct Fill {
-    records: usize,
-    bytes: u64,
-}
-
-impl Fill {
-    /// Records that come before the next one that is measured: first each, or a few that are large would be many bytes.
-    pub(crate) fn step(&self) -> usize {
-        self.records.clamp(1, MEASURED_OF)
-    }
-
-    /// Whether a batch that records were put into takes as much as one may.
-    pub(crate) fn is_full<T: Record>(&mut self, batch: &[T]) -> bool {
-        let added = batch.len() - self.records;
-        if added >= self.step() {
-            let size = batch.last().map_or(0, size_of_value);
-            self.bytes = self.bytes.saturating_add(size.saturating_mul(added as u64));
-            self.records = batch.len();
-        }
-        self.bytes >= BATCH_BYTES
-    }
-}
-
-/// The records of the next batch: `batch_records` of them, or fewer that fill it; none at the end.
-pub(crate) fn next_batch<T: Record>(records: &mut impl Iterator<Item = T>, batch_records: usize) -> Vec<T> {
-    let (mut batch, mut fill) = (Vec::new(), Fill::default());
-    while batch.len() < batch_records {
-        let count = fill.step().min(batch_records - batch.len());
-        let before = batch.len();
-        batch.extend(records.by_ref().take(count));
-        let has_ended = batch.len() - before < count || records.size_hint().1 == Some(0);
-        if has_ended || fill.is_full(&batch) {
-            break;
-        }
-    }
-    batch
-}
-
-/// Owned records as a stream of batches.
-pub(crate) fn stream_of<T: Record>(records: impl Iterator<Item = T> + 'static, batch_records: usize) -> AnyStream {
-    Box::new(Batches::new(records, batch_records, Failure::default()))
-}
 
 /// What the engine needs to know of a record type once it has erased it.
 #[derive(Clone, Copy)]

@@ -9,11 +9,14 @@
 //! that types which hold each other in many ways are not walked along each of these. A type that refuses what it is
 //! given is known as far as it has asked until then.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod trace;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::value::Error;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
+
+use self::trace::{Choice, Place, Trace};
 
 /// Types may nest this deep.
 const DEPTH_MAX: usize = 64;
@@ -82,93 +85,6 @@ fn traced<T: DeserializeOwned>() -> Trace {
         }
     }
     trace
-}
-
-/// A place in a type with a name, by its number and the path in it. The types count as they are first met.
-type Place = (usize, String);
-
-#[derive(Default)]
-struct Trace {
-    seen: BTreeMap<Place, String>,
-    /// Structs and enums, by the names of their visitors, which tell generic ones apart.
-    types: Vec<&'static str>,
-    /// Those of them that were met in this round.
-    met: BTreeSet<usize>,
-    steps_left: usize,
-    choices: BTreeMap<Place, Choice>,
-    /// Choices of this round.
-    passed: Vec<Place>,
-    /// The place where nothing was taken, if that was the last request.
-    emptied: Option<Place>,
-}
-
-struct Choice {
-    /// The way that is gone next; `count` if all were gone.
-    taken: usize,
-    count: usize,
-    /// The way that is gone where all were gone, or its type was met before: the one that takes nothing, or where there
-    /// is none or it is refused, the first that led to a value. That value holds nothing for which there was none before, so going such ways alone
-    /// comes to an end.
-    good: Option<usize>,
-    /// The way that takes nothing, if there is one.
-    empty: Option<usize>,
-    /// Whether its type wants something.
-    refuses_empty: bool,
-}
-
-impl Choice {
-    fn new(count: usize, empty: Option<usize>) -> Self {
-        Self {
-            taken: 0,
-            count,
-            good: empty,
-            empty,
-            refuses_empty: false,
-        }
-    }
-
-    /// Remembers that a way led to a value.
-    fn went(&mut self, way: usize) {
-        if !self.refuses_empty || self.empty != Some(way) {
-            self.good.get_or_insert(way);
-        }
-    }
-}
-
-impl Trace {
-    /// What only grows from one time to the next, until all is known.
-    fn known(&self) -> (usize, usize, usize) {
-        let count = |is: fn(&Choice) -> bool| self.choices.values().filter(|choice| is(choice)).count();
-        (
-            self.seen.len(),
-            count(|choice| choice.good.is_some()),
-            count(|choice| choice.refuses_empty),
-        )
-    }
-
-    /// A value was refused. If the last that it was made of is nothing, as an empty list is, then most likely that is
-    /// why: another way is the good one.
-    fn refuse_emptiness(&mut self) {
-        let emptied = self.emptied.take();
-        if let Some(choice) = emptied.and_then(|place| self.choices.get_mut(&place)) {
-            choice.refuses_empty = true;
-            choice.good = choice.good.filter(|good| choice.empty != Some(*good));
-        }
-    }
-
-    /// Has the last choice that can be made otherwise made otherwise in the next round. False if there is none.
-    fn turn(&mut self) -> bool {
-        while let Some(place) = self.passed.pop() {
-            let Some(choice) = self.choices.get_mut(&place) else {
-                continue;
-            };
-            choice.taken = (choice.taken + 1).min(choice.count);
-            if choice.taken < choice.count {
-                return true;
-            }
-        }
-        false
-    }
 }
 
 /// The deserializer of what is at a place.
