@@ -142,7 +142,7 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
 /// step, by `momentum` of the way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
-    /// Where they lie.
+    /// Where they lie among the layer's parameters.
     pub range: Range<usize>,
     /// The share of the new value, 0 to 1.
     pub momentum: f64,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::wiring::Wires;
 use super::{NeuralNetwork, WiredLayer};
 use crate::error::{Error, Result};
-use crate::layer::{Layer, LayerSpecification, Sum};
-use crate::layout::ParameterLayout;
+use crate::layer::{Activation, Layer, LayerSpecification, Statistics, Sum};
+use crate::layout::{ParameterLayout, ParameterShape};
 use crate::loss::Loss;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
@@ -186,3 +186,13 @@ fn check<T: Scalar>(index: usize, input: Shape, layer: &dyn Layer<T>) -> Result<
         None => Ok(()),
     }
 }
+    let count: usize = shapes.iter().map(ParameterShape::length).sum();
+    if let Some(Statistics { range, momentum }) = layer.statistics() {
+        if range.start > range.end || range.end > count {
+            let expected = format!("`statistics` that lie within its {count} parameters");
+            return wrong(expected, format!("the range {}..{}", range.start, range.end));
+        }
+        if !(0.0..=1.0).contains(&momentum) {
+            return wrong("`statistics` of a momentum from 0 to 1".into(), momentum.to_string());
+        }
+    }

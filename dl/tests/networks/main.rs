@@ -12,5 +12,6 @@ mod network;
 mod own_losses;
 mod reference;
 mod residual;
+mod statistics;
 
 use common::{bits, context, failed};
