@@ -9,7 +9,7 @@ use super::Training;
 use super::device::{BlockRows, Evaluates, EvaluationDevice, LaneDevices, SampleBlock};
 use super::devices::Devices;
 use super::failed::Failed;
-use super::look::{check_features, check_row_features, check_row_labels, check_row_targets, check_targets};
+use super::look::{check_features, check_row_features, check_row_labels, check_row_targets, check_targets, not_finite};
 use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
 use crate::metrics::{BatchReport, ConfusionMatrix, CountedPairs};
@@ -44,8 +44,11 @@ impl NeuralNetwork {
     /// ```
     ///
     /// # Errors
-    /// If the samples do not suit the network, or as any action. If a GPU must compute (`device.gpu` is `on`), also if
-    /// a layer has no kernels for GPUs, or the last one of a process is lost or has too little memory.
+    /// If the samples do not suit the network, or as any action. If the loss is not finite, and a number of the data is
+    /// not: it names the first, for which all of the data is passed over once more. Where the data is finite, as of a
+    /// network that has diverged, the [report](BatchReport::is_finite) says what the loss is. If a GPU must compute
+    /// (`device.gpu` is `on`), also if a layer has no kernels for GPUs, or the last one of a process is lost or has too
+    /// little memory.
     pub fn error(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<BatchReport> {
         error(self, data, parameters, &Devices::choose(data, self, Evaluates::Once)?)
     }
@@ -168,7 +171,17 @@ fn error(
     )?;
     let mut total = BatchReport::default();
     reports.iter().for_each(|report| total.merge(report));
-    Ok(total)
+    if total.is_finite() {
+        return Ok(total);
+    }
+    // Of data that is finite it says how far the network has diverged.
+    match not_finite(data)? {
+        None => Ok(total),
+        Some(input) => Err(Error::Data(format!(
+            "the loss is {}, and {input}: mend the data, or leave such samples out",
+            total.loss_sum
+        ))),
+    }
 }
 
 /// Outputs for every sample of a dataset, on these devices.

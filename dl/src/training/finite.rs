@@ -1,12 +1,10 @@
-//! Whether parameters, the optimizer's state and the data of a training are finite.
+//! Whether parameters and the optimizer's state of a training are finite, and if not, whether its data is.
 
 use std::sync::Arc;
 
-use distdl_engine::Dataset;
-
 use super::Training;
+use super::look::not_finite;
 use crate::error::{Error, Result};
-use crate::samples::{Features, SampleTargets, Samples};
 
 impl Training {
     /// Errors if a parameter is not finite.
@@ -100,68 +98,5 @@ impl Training {
         self.is_data_finite = matches!(found, Ok(None));
         // What cannot be read is another matter.
         found.unwrap_or_default()
-    }
-}
-
-/// The first number of samples that is NaN or infinite, and where it is.
-fn not_finite(data: &Dataset<Samples>) -> Result<Option<String>> {
-    let found = data.run_partitions(|partition, blocks| {
-        let mut before = 0;
-        for samples in blocks {
-            if let Some((row, what)) = not_finite_in(&samples) {
-                let sample = before + row;
-                return Ok(Some(format!("sample {sample} of partition {partition} has {what}")));
-            }
-            before += samples.len();
-        }
-        Ok(None)
-    })?;
-    Ok(found.into_iter().flatten().next())
-}
-
-/// The row of the first such number, and what it is.
-fn not_finite_in(samples: &Samples) -> Option<(usize, String)> {
-    let find = |values: &[f32], length: usize, name: &str| {
-        let place = values.iter().position(|value| !value.is_finite())?;
-        let what = format!("{} as {name} {}", values[place], place % length);
-        Some((place / length, what))
-    };
-    let feature = match samples.features() {
-        Features::F32(values) => find(values, samples.feature_length(), "feature"),
-        Features::U8 { .. } => None,
-    };
-    feature.or_else(|| match samples.targets() {
-        SampleTargets::Values { length, values } => find(values, *length, "target value"),
-        SampleTargets::Labels(_) | SampleTargets::None => None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use distdl_engine::{Config, Context};
-
-    use super::*;
-
-    #[test]
-    fn the_first_number_that_is_not_finite_is_named_by_its_place_in_the_partition() {
-        let context = Context::new(Config::default()).unwrap();
-        let block = |features: [f32; 4], values: [f32; 4]| {
-            let targets = SampleTargets::Values {
-                length: 2,
-                values: values.to_vec(),
-            };
-            Samples::new(2, Features::F32(features.to_vec()), targets).unwrap()
-        };
-        let zeros = [0.0; 4];
-        let of = |blocks| not_finite(&context.parallelize(blocks, 1)).unwrap();
-        assert_eq!(of(vec![block(zeros, zeros); 2]), None);
-        let targets = [0.0, 0.0, 0.0, f32::NAN];
-        let says = "sample 3 of partition 0 has NaN as target value 1";
-        assert_eq!(of(vec![block(zeros, zeros), block(zeros, targets)]).unwrap(), says);
-        let features = [0.0, 0.0, f32::INFINITY, 0.0];
-        let says = "sample 1 of partition 0 has inf as feature 0";
-        assert_eq!(of(vec![block(features, targets), block(zeros, targets)]).unwrap(), says);
     }
 }

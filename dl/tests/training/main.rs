@@ -9,6 +9,7 @@ mod common;
 mod exchange;
 mod mnist;
 mod model_urls;
+mod not_finite;
 mod predictions;
 mod preparation;
 
