@@ -485,9 +485,9 @@ impl<T: Scalar> Display for NeuralNetwork<T> {
     }
 }
 
-/// In programs with debug assertions makes what a layer or a loss is to write NaN, so that it shows if one of the
-/// user's own does not.
-fn show_unwritten<T: Scalar>(values: &mut [T]) -> &mut [T] {
+/// In programs with debug assertions makes what a layer, a loss or an optimizer is to write NaN, so that it shows if one
+/// of the user's own does not.
+pub(crate) fn show_unwritten<T: Scalar>(values: &mut [T]) -> &mut [T] {
     if cfg!(debug_assertions) {
         values.fill(T::from_f64(f64::NAN));
     }

@@ -70,7 +70,8 @@ pub trait Optimizer: Debug + Send + Sync {
     }
 
     /// Makes `shard.after` of `shard.before` and the mean gradient, which is `gradient_scale` (1 / samples) times
-    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given. Errors if
+    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given, and all
+    /// of each `after` is to be written: with debug assertions it is NaN before, else whatever was there. Errors if
     /// lengths differ; then what is in `after` is not used.
     ///
     /// `update` counts all steps since the state was 0, from 0, including those of [weight](crate::BatchReport::weight)

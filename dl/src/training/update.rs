@@ -12,7 +12,7 @@ use crate::error::{Error, Result, check_length};
 use crate::kernels::lane_limit::factor_to;
 use crate::layer::Statistics;
 use crate::metrics::BatchReport;
-use crate::network::NeuralNetwork;
+use crate::network::{NeuralNetwork, show_unwritten};
 
 /// The update of one shard: the optimizer's, but for running statistics.
 pub(super) struct Update {
@@ -180,7 +180,11 @@ impl Update {
             part.totals = &totals[own_measures(options) + tensor * count..][..count];
             match momentum {
                 Some(momentum) => move_statistics(*momentum as f32, mean, sum, &mut part),
-                None => optimizer.apply(update, rate, scale, sum, &mut part)?,
+                None => {
+                    show_unwritten(part.after);
+                    part.state.iter_mut().for_each(|slot| _ = show_unwritten(slot.after));
+                    optimizer.apply(update, rate, scale, sum, &mut part)?;
+                }
             }
         }
         Ok(())

@@ -165,3 +165,60 @@ fn statistics_move_towards_the_mean_over_samples() {
         assert_eq!(after[place], before[place] + momentum * (2.0 - before[place]));
     }
 }
+
+/// Only programs with debug assertions look.
+#[cfg(debug_assertions)]
+mod forgetful {
+    use super::*;
+    use crate::optimizer::Optimizer;
+
+    /// An optimizer of the user's own that forgets to write something.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Forgetful {
+        Nothing,
+        Parameters,
+        State,
+    }
+
+    impl Optimizer for Forgetful {
+        fn state_slots(&self) -> usize {
+            1
+        }
+        fn apply(&self, _: u64, _: f32, _: f32, _: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
+            if *self != Self::Parameters {
+                shard.after.fill(1.0);
+            }
+            if *self != Self::State {
+                shard.state[0].after.fill(1.0);
+            }
+            Ok(())
+        }
+    }
+
+    /// What lay there before would be taken for parameters.
+    #[test]
+    fn what_an_optimizer_of_ones_own_forgets_to_write_shows() {
+        for forgets in [Forgetful::Nothing, Forgetful::Parameters, Forgetful::State] {
+            let plan = plan();
+            let options = TrainingOptions {
+                optimizer: Arc::new(forgets),
+                ..TrainingOptions::default()
+            };
+            let update = Update::new(Arc::new(TrainingPlan { options, ..plan }), 0..6, Failed::default());
+            let parameters = Parameters::with_state(vec![3.0; 6], 1).unwrap();
+            let mut claimed = parameters.claim(1, 0..6).unwrap();
+            update
+                .try_apply(&step(1.0, 2.0, 2.0), &[2.0; 6], &mut claimed.values())
+                .unwrap();
+            assert!(claimed.finish_with_state());
+            let after = parameters.read(1).unwrap();
+            let shows = |values: &[f32]| values.iter().any(|value| value.is_nan());
+            assert_eq!(shows(&after), forgets == Forgetful::Parameters, "{forgets:?}");
+            assert_eq!(
+                shows(after.state(0).unwrap()),
+                forgets == Forgetful::State,
+                "{forgets:?}"
+            );
+        }
+    }
+}
