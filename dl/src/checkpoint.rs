@@ -6,6 +6,7 @@
 mod training_identity;
 mod options;
 mod sample_hash;
+mod found;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use distdl_engine::cluster::chaos::Point;
 use distdl_engine::{Context, EngineError, Parameters};
-use distdl_storage::{Commit, Commits, StorageError};
+use distdl_storage::Commits;
 use serde::{Deserialize, Serialize};
 
+use self::found::{Found, differences_of, find};
 pub use self::options::{CheckpointOptions, ParseResumeError, Resume};
 pub(crate) use self::sample_hash::hash_samples;
 pub(crate) use self::training_identity::TrainingIdentity;
@@ -121,17 +123,10 @@ pub(crate) struct Checkpoints {
     resumed: Option<Resumed>,
     /// The step of the newest one, and its number.
     newest: Option<(u64, u64)>,
+    /// The last number that was there when this training looked for one to go on from, or that it has written itself.
+    last: Option<u64>,
     /// How many this training has written.
     written: u64,
-}
-
-/// What the process that looked for a checkpoint tells the others.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Found {
-    commit: Option<(u64, Vec<(String, Bytes)>)>,
-    passed_over: Vec<String>,
-    /// Steps of which there are checkpoints, where one was asked for.
-    steps: Vec<u64>,
 }
 
 impl Checkpoints {
@@ -143,6 +138,7 @@ impl Checkpoints {
             kernels: kernels(Level::best(), device),
             resumed: None,
             newest: None,
+            last: None,
             written: 0,
         }
     }
@@ -182,11 +178,15 @@ impl Checkpoints {
         // An action of its own, whose answer stands: a process that was taken for lost in the next one, and wakes when
         // others have written later checkpoints, is refused. Processes may compute with other kernels, and whoever
         // repeats the next action must write the same bytes.
-        let kernels = self.kernels.clone();
-        let begun = context
-            .range(0..1, 1)
-            .run_partitions(move |_, _| Ok((before.numbers()?.last().copied(), kernels.clone())))?;
-        let (last, kernels) = begun.into_iter().next().unwrap_or_default();
+        let (kernels, known, identity) = (self.kernels.clone(), self.last, self.identity.clone());
+        let begun = context.range(0..1, 1).run_partitions(move |_, _| {
+            let last = before.numbers()?.last().copied();
+            let unknown = last.filter(|_| last != known);
+            let differences = unknown.map(|number| differences_of(&before, number, &identity));
+            Ok((last, kernels.clone(), differences.transpose()?.unwrap_or_default()))
+        })?;
+        let (last, kernels, differences) = begun.into_iter().next().unwrap_or_default();
+        self.check_writer(last, &differences)?;
         let (best, of_best) = contents.best.take().map(BestModels::into_parts).unzip();
         let description = Description {
             format: FORMAT,
@@ -213,6 +213,7 @@ impl Checkpoints {
             Ok(number)
         })?;
         self.newest = numbers.into_iter().next().map(|number| (step, number));
+        self.last = self.newest.map(|(_, number)| number);
         self.written += 1;
         Ok(())
     }
@@ -224,15 +225,12 @@ impl Checkpoints {
         layout: &ParameterLayout,
         slots: usize,
     ) -> Result<Option<LoadedCheckpoint>> {
-        let resume = self.options.resume;
-        if resume == Resume::Never {
-            return Ok(None);
-        }
-        let commits = self.commits(context)?;
+        let (commits, resume, identity) = (self.commits(context)?, self.options.resume, self.identity.clone());
         let found = context
             .range(0..1, 1)
             .run_partitions(move |_, _| Ok(find(&commits, resume)?))?;
         let mut found = found.into_iter().next().unwrap_or_default();
+        self.last = found.last;
         let Some((number, blobs)) = found.commit.take() else {
             return self.without(&found).map(|()| None);
         };
@@ -273,6 +271,22 @@ impl Checkpoints {
             )),
             Resume::Auto | Resume::Never => Ok(()),
         }
+    }
+
+    /// An error if the last checkpoint there is another training's, which has written it since this one began: each
+    /// would remove those of the other.
+    fn check_writer(&self, last: Option<u64>, differences: &[String]) -> Result<()> {
+        let Some(last) = last.filter(|_| !differences.is_empty()) else {
+            return Ok(());
+        };
+        let problem = format!(
+            "another training writes there, too: commit {last} came from it while this one ran ({})",
+            differences.join("; ")
+        );
+        Err(self.options.error(
+            problem,
+            "give each training a folder of its own; `Resume::Step` goes on from what this one has written here",
+        ))
     }
 
     /// An error if a checkpoint is not one of this training.
@@ -366,41 +380,6 @@ impl NeuralNetwork {
             let problem = format!("commit {number} does not suit: {problem}");
             options.error(problem, "build the network that was trained, or name another folder")
         })
-    }
-}
-
-/// Looks for the checkpoint that is to be gone on from.
-fn find(commits: &Commits, resume: Resume) -> Result<Found, StorageError> {
-    let Resume::Step(step) = resume else {
-        return Ok(commits.latest()?.map(Found::of).unwrap_or_default());
-    };
-    let mut found = Found::default();
-    for number in commits.numbers()?.into_iter().rev() {
-        let commit = match commits.read(number) {
-            Ok(commit) => commit,
-            Err(error @ StorageError::Damaged { .. }) => {
-                found.passed_over.push(error.to_string());
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let description = blob(&commit.blobs, TRAINING).and_then(Description::parse);
-        match description.map(|description| description.step) {
-            Ok(there) if there == step => return Ok(Found::of(commit)),
-            Ok(there) => found.steps.push(there),
-            Err(reason) => found.passed_over.push(format!("commit {number}: {reason}")),
-        }
-    }
-    Ok(found)
-}
-
-impl Found {
-    fn of(commit: Commit) -> Self {
-        Self {
-            commit: Some((commit.number, commit.blobs.into_iter().collect())),
-            passed_over: commit.passed_over,
-            steps: Vec::new(),
-        }
     }
 }
 

@@ -6,6 +6,7 @@ mod best;
 mod common;
 mod parameters;
 mod rates;
+mod shared;
 
 use std::fs;
 use std::path::{Path, PathBuf};
