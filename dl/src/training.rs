@@ -6,12 +6,12 @@ mod failed;
 mod compression;
 mod options;
 mod shares;
+mod order;
 mod plan;
 
 // Its samples, and what is done with the sum of their gradients.
 mod lane_samples;
 mod look;
-mod order;
 mod update;
 
 // Other devices than the CPU.
@@ -45,6 +45,7 @@ use self::device::Evaluates;
 use self::devices::Devices;
 use self::look::look_at;
 pub use self::options::{Decay, TrainingOptions};
+use self::order::KnownOrders;
 use self::plan::TrainingPlan;
 pub use self::plateau::Plateau;
 use crate::best::BestModels;
@@ -133,6 +134,7 @@ impl NeuralNetwork {
                 options,
                 state_begin: 0,
                 rate_factor: 1.0,
+                orders: KnownOrders::default(),
             },
             data: data.clone(),
             has_labels: look.has_labels,

@@ -10,6 +10,7 @@ use super::device::{LaneDevice, LaneDevices, LaneId, LaneRows, LaneStep, PassSiz
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
 use super::order::SampleOrder;
+use super::plan::TrainingPlan;
 use super::{TrainingOptions, to_tallies};
 use crate::augmentation::Augmenter;
 use crate::batch::Batch;
@@ -62,12 +63,17 @@ impl LaneRows for LaneBatches {
 
 impl TrainingLane {
     pub(super) fn new(
-        network: &NeuralNetwork,
-        deal: &Deal,
-        options: &TrainingOptions,
+        plan: &TrainingPlan,
         data: LaneData<Arc<LanePart>>,
         devices: Option<(Arc<dyn LaneDevices>, DatasetId)>,
     ) -> Result<Self> {
+        let TrainingPlan {
+            network,
+            deal,
+            options,
+            orders,
+            ..
+        } = plan;
         let samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
         let share = deal.share_max(data.lane);
         let augmentation = options.augmentation;
@@ -94,7 +100,7 @@ impl TrainingLane {
             seed: options.seed(),
             lane: data.lane,
             rows_max,
-            order: SampleOrder::default(),
+            order: SampleOrder::new(orders),
         };
         training.find_device()?;
         Ok(training)

@@ -1,6 +1,7 @@
 //! What all steps of a training follow.
 
 use super::TrainingOptions;
+use super::order::KnownOrders;
 use crate::deal::Deal;
 use crate::network::NeuralNetwork;
 
@@ -14,6 +15,8 @@ pub(super) struct TrainingPlan {
     pub(super) state_begin: u64,
     /// What the schedule's learning rate is multiplied with.
     pub(super) rate_factor: f32,
+    /// In which order lanes walk through their samples, as far as that was asked for.
+    pub(super) orders: KnownOrders,
 }
 
 impl TrainingPlan {

@@ -50,6 +50,13 @@ impl Training {
     /// the steps' reports. Between two checkpoints the steps are one dataflow; or they are taken whole on a GPU, and
     /// `observe` sees some of them together, up to some seconds after they were taken.
     ///
+    /// Each call makes lanes anew, and looks over all parameters at its end: where a step is short, ask for many at a
+    /// time, as [`run_epoch`](Self::run_epoch) does.
+    ///
+    /// A panic of `observe` ends the call with [`DriverPanic`](distdl_engine::EngineError::DriverPanic), but does not stop the steps, which other
+    /// processes take as well: all that were asked for are applied, up to the next checkpoint, and none of those behind
+    /// the panic is seen.
+    ///
     /// # Errors
     /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It
     /// also names the first number of the data that is NaN or infinite, if one is, for which all of the data is passed
@@ -190,20 +197,15 @@ impl Training {
         end: u64,
         failed: Failed,
     ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
-        let (network, deal, options) = (
-            self.plan.network.clone(),
-            self.plan.deal.clone(),
-            self.plan.options.clone(),
-        );
+        let (plan, learnt) = (self.plan.clone(), learnt(&self.plan.network));
         let (norm_max, top_k) = (
             self.plan.options.lane_gradient_norm_max,
             self.plan.options.compression.top_k(),
         );
-        let learnt = learnt(&network);
         let (devices, dataset) = (self.devices.lanes(), self.data.id());
         move |data| {
             let devices = devices.clone().map(|devices| (devices, dataset));
-            let lane = TrainingLane::new(&network, &deal, &options, data, devices);
+            let lane = TrainingLane::new(&plan, data, devices);
             Ok(Box::new(Gradients {
                 lane: lane.map_err(|error| failed.keep(error))?,
                 norm_max,

@@ -107,7 +107,7 @@ impl ResidentSteps {
             };
             lanes.push(StepLane {
                 samples,
-                order: SampleOrder::default(),
+                order: SampleOrder::new(&training.plan.orders),
                 drawn: options.augmentation.map(Drawn::new),
             });
         }

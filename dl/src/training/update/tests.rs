@@ -9,6 +9,7 @@ use crate::layer::{BatchNorm, Dense};
 use crate::loss::Loss;
 use crate::optimizer::Lamb;
 use crate::shape::Input;
+use crate::training::order::KnownOrders;
 
 #[test]
 fn many_parameters_have_more_shards_than_lanes() {
@@ -38,6 +39,7 @@ fn plan() -> TrainingPlan {
         options,
         state_begin: 0,
         rate_factor: 1.0,
+        orders: KnownOrders::default(),
     }
 }
 
