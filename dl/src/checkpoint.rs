@@ -228,7 +228,7 @@ impl Checkpoints {
         let (commits, resume, identity) = (self.commits(context)?, self.options.resume, self.identity.clone());
         let found = context
             .range(0..1, 1)
-            .run_partitions(move |_, _| Ok(find(&commits, resume)?))?;
+            .run_partitions(move |_, _| Ok(find(&commits, resume, &identity)?))?;
         let mut found = found.into_iter().next().unwrap_or_default();
         self.last = found.last;
         let Some((number, blobs)) = found.commit.take() else {
@@ -298,7 +298,8 @@ impl Checkpoints {
         let problem = format!("commit {number} is of another training ({})", differences.join("; "));
         Err(self.options.error(
             problem,
-            "make the program as it was, use another folder, or begin anew with `Resume::Never`",
+            "make the program as it was, use another folder, or begin anew with `Resume::Never`; `network.load_checkpoint` \
+             gives its parameters to another training of this network",
         ))
     }
 

@@ -56,6 +56,7 @@ impl NeuralNetwork {
 
 fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()> {
     check_length("the parameters", layout.parameter_count(), parameters.len())?;
+    check_path(path, "use `save_to`, which takes URLs, or name a path")?;
     let bytes = serialize(layout, parameters).map_err(|problem| Difference::of(problem).in_file(path))?;
     write_atomically(path, &bytes).map_err(|source| Error::Io {
         action: "write".into(),
@@ -68,6 +69,7 @@ fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()>
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
+    check_path(path, "use `load_from`, which takes URLs, or name a path")?;
     let failed = |source| Error::Io {
         action: "read".into(),
         path: path.into(),
@@ -82,6 +84,18 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
     // It may have grown, or be no file that has a length.
     file.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
     deserialize(&bytes, layout).map_err(unsuitable)
+}
+
+/// A URL would be taken for a path in a folder that is called like its scheme.
+fn check_path(path: &Path, remedy: &'static str) -> Result<()> {
+    match path.to_string_lossy().contains("://") {
+        false => Ok(()),
+        true => Err(Error::ModelFile {
+            path: path.into(),
+            problem: "this is a URL, and a file is wanted".to_owned(),
+            remedy: remedy.into(),
+        }),
+    }
 }
 
 /// How a file and a network differ.
@@ -149,13 +163,15 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    // The error of a folder that is missing names no temporary file so.
+    let opened = File::open(folder)?;
     let mut builder = tempfile::Builder::new();
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less what the umask takes away
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all() // so that the new name survives a power cut as well
+    opened.sync_all() // so that the new name survives a power cut as well
 }
 
 /// What begins the name of each tensor: that of the `nn.Sequential` within its module.
@@ -447,16 +463,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = layout(&[3, 2]);
         let missing = folder.path().join("no such folder").join("model.safetensors");
-        assert!(matches!(
-            save(&missing, &layout, &parameters(&layout)),
-            Err(Error::Io { .. })
-        ));
+        let refused = save(&missing, &layout, &parameters(&layout)).unwrap_err().to_string();
+        let says = format!(
+            "cannot write {}: No such file or directory (os error 2); check the path",
+            missing.display()
+        );
+        assert_eq!(refused, says, "and no temporary file");
         assert!(matches!(
             save(&folder.path().join("short"), &layout, &[1.0]),
             Err(Error::Length { .. })
         ));
         assert!(matches!(load(&missing, &layout), Err(Error::Io { .. })));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_url_is_told_whose_it_is() {
+        let layout = layout(&[3, 2]);
+        let url = Path::new("memory://model.safetensors");
+        let saved = save(url, &layout, &parameters(&layout)).unwrap_err().to_string();
+        assert!(
+            saved.contains("this is a URL") && saved.contains("`save_to`"),
+            "{saved}"
+        );
+        let loaded = load(url, &layout).unwrap_err().to_string();
+        assert!(loaded.contains("`load_from`"), "{loaded}");
     }
 
     #[test]

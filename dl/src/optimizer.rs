@@ -34,7 +34,8 @@ pub use sgd::Sgd;
 /// train together compare them: equal words are to mean equal results. So they name every option that changes what it
 /// does, and are the same from run to run and in all processes: no addresses, no order of a `HashMap`.
 pub trait Optimizer: Debug + Send + Sync {
-    /// Number of values that it keeps for every parameter. They are 0 before the first step.
+    /// Number of values that it keeps for every parameter, at most
+    /// [`STATE_SLOTS_MAX`](distdl_engine::parameters::STATE_SLOTS_MAX). They are 0 before the first step.
     fn state_slots(&self) -> usize {
         0
     }

@@ -92,7 +92,7 @@ impl<T: Scalar> NetworkBuilder<T> {
             return Err(error);
         }
         if let Some((last, _)) = layers.last() {
-            loss.check_last(last.activation(), last.output_length())?;
+            loss.check_last(last_function(&layers), last.output_length())?;
         }
         let mut layout = ParameterLayout::default();
         let place = |(index, (layer, wires)): (usize, (Box<dyn Layer<T>>, Wires))| {
@@ -163,6 +163,17 @@ impl<T: Scalar> NetworkBuilder<T> {
     }
 }
 
+/// The function that is applied last, also where layers behind it hand its outputs on when the network is evaluated.
+fn last_function<T: Scalar>(layers: &[(Box<dyn Layer<T>>, Wires)]) -> Activation {
+    let hands_on = |layer: &dyn Layer<T>| match layer.kind() {
+        "flatten" | "dropout" => true,
+        "activate" => layer.activation() == Activation::Identity,
+        _ => false,
+    };
+    let last = layers.iter().rev().find(|(layer, _)| !hands_on(&**layer));
+    last.map_or(Activation::Identity, |(layer, _)| layer.activation())
+}
+
 /// A layer of the user's own may be other than it should be.
 fn check<T: Scalar>(index: usize, input: Shape, layer: &dyn Layer<T>) -> Result<()> {
     let wrong = |expected: String, got: String| {
@@ -179,13 +190,6 @@ fn check<T: Scalar>(index: usize, input: Shape, layer: &dyn Layer<T>) -> Result<
         return wrong(expected, layer.input_length().to_string());
     }
     let shapes = layer.parameter_shapes();
-    let mut names: Vec<&str> = shapes.iter().map(|shape| shape.name).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => wrong("tensors of different names".into(), format!("two named `{}`", pair[0])),
-        None => Ok(()),
-    }
-}
     let count: usize = shapes.iter().map(ParameterShape::length).sum();
     if let Some(Statistics { range, momentum }) = layer.statistics() {
         if range.start > range.end || range.end > count {
@@ -196,3 +200,10 @@ fn check<T: Scalar>(index: usize, input: Shape, layer: &dyn Layer<T>) -> Result<
             return wrong("`statistics` of a momentum from 0 to 1".into(), momentum.to_string());
         }
     }
+    let mut names: Vec<&str> = shapes.iter().map(|shape| shape.name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => wrong("tensors of different names".into(), format!("two named `{}`", pair[0])),
+        None => Ok(()),
+    }
+}

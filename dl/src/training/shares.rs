@@ -11,7 +11,11 @@ impl TrainingOptions {
     /// Errors if lanes cannot learn as they are to from their shares of steps.
     pub(super) fn check_shares(&self, network: &NeuralNetwork, deal: &Deal) -> Result<()> {
         self.check_lanes_that_wait_for_nobody(deal)?;
-        self.check_rows(network, deal)
+        self.check_rows(network, deal)?;
+        if let Some(problem) = lanes_without_samples(deal) {
+            tracing::warn!("{problem}");
+        }
+        Ok(())
     }
 
     /// A layer that measures its rows would not once do so where all passes are of one row.
@@ -51,5 +55,30 @@ impl TrainingOptions {
              alike, or take fewer lanes, a larger `batch` or another staleness",
             self.batch
         )))
+    }
+}
+
+/// What is said where partitions are so uneven that some lanes have nothing to do.
+fn lanes_without_samples(deal: &Deal) -> Option<String> {
+    let lanes = deal.lengths.len();
+    let idle = deal.lengths.iter().filter(|length| **length == 0).count();
+    (idle > 0).then(|| {
+        format!(
+            "{idle} of {lanes} lanes have no samples, since their partitions are empty, and nothing to do: `shuffle_samples` deals \
+             samples evenly"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn lanes_that_have_nothing_to_do_are_counted() {
+        let said = |lengths: &[u32]| lanes_without_samples(&Deal::new(lengths.to_vec(), 10).unwrap());
+        assert_eq!(said(&[99, 1]), None);
+        assert!(said(&[100, 0, 0]).unwrap().starts_with("2 of 3 lanes have no samples"));
     }
 }

@@ -1,8 +1,8 @@
 //! The network's face: what it computes for one row, what it refuses, and that nothing else matters.
 
 use distdl_dl::{
-    Dense, Error, Features, Flatten, Initialization, Input, Loss, NeuralNetwork, SampleTargets, Samples, Targets,
-    TrainingOptions, parameters_hash,
+    Activate, Activation, Dense, Dropout, Error, Features, Flatten, Initialization, Input, Loss, NetworkBuilder,
+    NeuralNetwork, SampleTargets, Samples, Targets, TrainingOptions, parameters_hash,
 };
 use distdl_engine::{Config, Context};
 
@@ -52,6 +52,16 @@ fn a_second_softmax_is_refused() {
         .output(Dense::softmax(3), Loss::SoftmaxCrossEntropy)
         .unwrap_err();
     assert!(error.to_string().contains("Dense::linear"), "{error}");
+    let behind = |builder: NetworkBuilder| {
+        let error = builder.output(Flatten, Loss::SoftmaxCrossEntropy).unwrap_err();
+        assert!(error.to_string().contains("Dense::linear"), "{error}");
+    };
+    let softmax = || NeuralNetwork::new(Input(4)).hidden(Dense::softmax(3));
+    behind(softmax());
+    behind(softmax().hidden(Dropout::new(0.5)));
+    behind(softmax().hidden(Activate(Activation::Identity)));
+    let rectified = softmax().hidden(Activate(Activation::Relu));
+    rectified.output(Flatten, Loss::SoftmaxCrossEntropy).unwrap();
 }
 
 #[test]
