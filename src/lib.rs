@@ -2,7 +2,9 @@
 //!
 //! This crate is the facade: storage, engine and deep-learning layer under one name, a prelude, and what programs share
 //! ([`run`], [`report`]). Begin with [`Context`] and [`Dataset`] for pipelines, [`NeuralNetwork`] and [`Training`] for
-//! networks. What follows is the README.
+//! networks. Examples of these crates' own documentation name the crates; here `distdl_dl::` is `distdl::` or
+//! [`distdl::dl::`](dl), `distdl_engine::` is `distdl::` or [`distdl::engine::`](engine), and so with
+//! [storage](storage). What follows is the README.
 #![doc = include_str!("../README.md")]
 
 mod log;
@@ -33,13 +35,14 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, Backward, BatchId, BatchNorm, BatchReport,
-    BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Decay, Dense, Draw,
-    Dropout, Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer,
-    LayerNorm, LayerSpecification, Loss, LossFunction, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork,
-    Normalization, Optimizer, OwnLoss, ParameterLayout, ParameterShape, ParseResumeError, Plateau, PrepareSamples,
-    Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, Sides, Statistics, StepResult,
-    Target, Targets, TopK, Training, TrainingOptions, Workspace, area_under_curve, parameters_hash,
+    Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, Backward, Batch, BatchId, BatchNorm,
+    BatchReport, BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Decay,
+    Dense, Draw, Dropout, Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb,
+    Layer, LayerNorm, LayerSpecification, Loss, LossFunction, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder,
+    NeuralNetwork, Normalization, Optimizer, OwnLoss, ParameterEntry, ParameterLayout, ParameterShape,
+    ParseResumeError, Plateau, PrepareSamples, Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd,
+    Shape, Sides, Statistics, StepResult, Target, Targets, TopK, Training, TrainingOptions, Workspace,
+    area_under_curve, parameters_hash, shuffle,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Log, Precision, Progress};
 pub use distdl_engine::incremental::{
@@ -76,7 +79,8 @@ pub mod prelude {
     };
 }
 
-/// Any error of a driver program.
+/// Any error of a driver program. Those of the crates are [`dl::Error`], [`EngineError`] and [`StorageError`]; layers,
+/// losses and optimizers of one's own return a [`dl::Result`].
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a driver program with a context made from a configuration; with `--processes` more than 1, in as many processes

@@ -1,8 +1,15 @@
 //! Deep learning on partitioned data: a mini-batch goes in, a gradient comes out, an optimizer applies it.
 //!
-//! The modules are listed in the order in which data meets them. Networks, layers and kernels are pure functions of
-//! their arguments: a network holds no parameters, a layer holds no state, a kernel sums in a fixed order, and every
-//! random number is keyed by logical ids. `training` holds the state: parameters, checkpoints, and what stays on GPUs.
+//! Networks, layers and kernels are pure functions of their arguments: a network holds no parameters, a layer holds no
+//! state, a kernel sums in a fixed order, and every random number is keyed by logical ids. A [`Training`] holds the
+//! state: parameters, checkpoints, and what stays on GPUs. Begin with [`NeuralNetwork`], [`Samples`] and
+//! [`TrainingOptions`]; for layers, losses and optimizers of your own there are [`Layer`], [`LossFunction`] and
+//! [`Optimizer`]. The guide `docs/pytorch.md` has the names of those who know PyTorch.
+//!
+//! Programs that depend on the facade `distdl` find all of this in `distdl::dl`, and most of it in `distdl` itself:
+//! there `use distdl_dl::Layer` is `use distdl::Layer`, and `distdl_dl::Result` is `distdl::dl::Result`.
+
+// The modules are listed in the order in which data meets them.
 
 // What all others stand on.
 mod error;

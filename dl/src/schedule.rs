@@ -10,6 +10,9 @@ use crate::scalar::power;
 /// A learning-rate schedule; a pure function of the step, so that resuming needs no state of it. Rates are computed in
 /// f64 with operations that give the same bits on every machine.
 ///
+/// An epoch has as many steps as there are samples, divided by [`batch`](crate::TrainingOptions::batch) and rounded up
+/// ([`Training::steps_per_epoch`](crate::Training::steps_per_epoch)): 60,000 samples by 128 are 469 steps.
+///
 /// ```
 /// use distdl_dl::Schedule;
 ///
