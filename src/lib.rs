@@ -20,6 +20,11 @@ mod gpu_guide {}
 #[doc = include_str!("../docs/spark.md")]
 mod spark_guide {}
 
+/// And those of this one.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/pytorch.md")]
+mod pytorch_guide {}
+
 pub use log::to_standard_error as log_to_standard_error;
 
 use std::error::Error;
