@@ -21,6 +21,24 @@ pub fn shuffle(seed: u64, epoch: u64, lane: u64, length: u32) -> Vec<u32> {
 }
 
 /// A mini-batch in buffers that are allocated once, for up to a number of rows.
+///
+/// ```
+/// use distdl_dl::{Batch, NeuralNetwork, Samples};
+///
+/// let network = NeuralNetwork::dense(2, &[4], 2)?;
+/// let parameters = network.initialize(1)?; // or those of a training
+/// let samples = Samples::from_labelled_rows([([0.5, 1.0], 0), ([1.0, 0.5], 1), ([0.0, 2.0], 0)])?;
+/// let mut batch = Batch::new(&samples, 2);
+/// batch.gather(&[&samples], [0, 2].into_iter())?;
+/// let (mut workspace, mut gradient) = (network.workspace(2), vec![0.0; network.parameter_count()]);
+/// let (features, targets, rows) = (batch.features(), batch.targets(), batch.rows());
+/// let report = network.gradient(&parameters, features, targets, rows, &mut workspace, &mut gradient)?;
+/// assert_eq!(report.samples, 2);
+/// for tensor in network.parameter_layout().entries() {
+///     println!("{}: {:?}", tensor.name, &gradient[tensor.range.clone()]); // the sum over both rows
+/// }
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Batch<T: Scalar = f32> {
     feature_length: usize,

@@ -33,6 +33,60 @@ pub use sgd::Sgd;
 /// Its `Debug` words stand in checkpoints, training goes on only from those with the same words, and processes that
 /// train together compare them: equal words are to mean equal results. So they name every option that changes what it
 /// does, and are the same from run to run and in all processes: no addresses, no order of a `HashMap`.
+///
+/// ```
+/// use distdl_dl::{Optimizer, Result};
+/// use distdl_engine::ShardValues;
+///
+/// /// Chen et al., "Symbolic discovery of optimization algorithms", 2023, without weight decay.
+/// #[derive(Debug)]
+/// struct Lion {
+///     betas: [f32; 2],
+/// }
+///
+/// impl Optimizer for Lion {
+///     fn state_slots(&self) -> usize {
+///         1
+///     }
+///
+///     fn learning_rate(&self) -> f32 {
+///         1e-4
+///     }
+///
+///     fn apply(
+///         &self,
+///         _update: u64,
+///         learning_rate: f32,
+///         gradient_scale: f32,
+///         gradient_sum: &[f32],
+///         shard: &mut ShardValues<'_>,
+///     ) -> Result<()> {
+///         let (mean, [beta, kept]) = (&mut shard.state[0], self.betas);
+///         for (index, sum) in gradient_sum.iter().enumerate() {
+///             let (gradient, before) = (gradient_scale * sum, mean.before[index]);
+///             let towards = beta * before + (1.0 - beta) * gradient;
+///             let sign = if towards == 0.0 { 0.0 } else { towards.signum() };
+///             shard.after[index] = shard.before[index] - learning_rate * sign;
+///             mean.after[index] = kept * before + (1.0 - kept) * gradient;
+///         }
+///         Ok(())
+///     }
+/// }
+/// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
+/// # let context = distdl_engine::Context::new(distdl_engine::Config::default())?;
+/// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+/// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+/// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+/// # let data = context.parallelize(samples.split(2)?, 2).cache();
+/// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+///
+/// let optimizer = std::sync::Arc::new(Lion { betas: [0.9, 0.99] });
+/// let mut training = network.train(&data, TrainingOptions { optimizer, ..TrainingOptions::default() })?;
+/// # let before = training.error(&data)?.mean_loss();
+/// training.run_epoch(|_| ())?;
+/// # assert!(training.error(&data)?.mean_loss() < before);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Optimizer: Debug + Send + Sync {
     /// Number of values that it keeps for every parameter, at most
     /// [`STATE_SLOTS_MAX`](distdl_engine::parameters::STATE_SLOTS_MAX). They are 0 before the first step.

@@ -21,6 +21,8 @@ pub enum Purpose {
     Split = 5,
     /// Which partition a sample is dealt to, keyed by the one that it comes from.
     Dealing = 6,
+    /// What a layer of one's own draws, keyed by step and by lane and layer ([`Draw::stream`](crate::Draw::stream)).
+    OwnLayer = 7,
 }
 
 /// A stream of random numbers: ChaCha with 8 rounds, keyed by (seed, purpose, two ids).

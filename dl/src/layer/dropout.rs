@@ -69,8 +69,7 @@ impl DropoutLayer {
         Some(Chance {
             probability: self.probability,
             seed: draw.seed,
-            // More lanes than 2^40 would share their chances with other layers, and nothing worse.
-            ids: [draw.step, (self.layer << 40).wrapping_add(draw.lane)],
+            ids: draw.ids(self.layer),
             first: draw.first_row.wrapping_mul(self.shape.length() as u64),
         })
     }

@@ -32,6 +32,7 @@ pub(crate) use sum::Sum;
 
 use crate::error::{Error, Result, check_length};
 use crate::layout::ParameterShape;
+use crate::rng::{Purpose, Stream};
 use crate::scalar::Scalar;
 use crate::shape::{Image, Shape};
 use std::fmt::Debug;
@@ -47,6 +48,95 @@ use std::ops::Range;
 /// train, evaluate or predict together compare them: equal words are to mean equal outputs for equal parameters. So
 /// they name every option that changes what it computes, and are the same from run to run and in all processes: no
 /// addresses, no order of a `HashMap`.
+///
+/// ```
+/// use distdl_dl::{
+///     Backward, Dense, Forward, Input, Layer, LayerSpecification, Loss, Mode, NeuralNetwork, ParameterShape, Result,
+///     Scalar, Shape,
+/// };
+///
+/// /// Multiplies each element with a factor that is learnt, and adds noise of a normal distribution while it learns.
+/// #[derive(Debug)]
+/// struct Noisy {
+///     deviation: f64,
+/// }
+///
+/// #[derive(Debug)]
+/// struct NoisyLayer {
+///     layer: usize,
+///     shape: Shape,
+///     deviation: f64,
+/// }
+///
+/// impl<T: Scalar> LayerSpecification<T> for Noisy {
+///     fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+///         Ok(Box::new(NoisyLayer { layer, shape: input, deviation: self.deviation }))
+///     }
+/// }
+///
+/// impl<T: Scalar> Layer<T> for NoisyLayer {
+///     fn kind(&self) -> &'static str {
+///         "noisy"
+///     }
+///
+///     fn input_length(&self) -> usize {
+///         self.shape.length()
+///     }
+///
+///     fn output_shape(&self) -> Shape {
+///         self.shape
+///     }
+///
+///     fn parameter_shapes(&self) -> Vec<ParameterShape> {
+///         vec![ParameterShape::new("factor", vec![self.shape.length()])]
+///     }
+///
+///     fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
+///         parameters.fill(T::ONE);
+///         Ok(())
+///     }
+///
+///     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+///         let inputs = pass.inputs.iter().zip(pass.parameters.iter().cycle());
+///         pass.outputs.iter_mut().zip(inputs).for_each(|(output, (input, factor))| *output = *input * *factor);
+///         if let Mode::Training(draw) = pass.mode {
+///             // A normal number takes four words.
+///             let mut stream = draw.stream(self.layer, 4 * self.shape.length() as u64);
+///             for output in pass.outputs {
+///                 *output += T::from_f64(self.deviation * stream.next_normal());
+///             }
+///         }
+///         Ok(())
+///     }
+///
+///     fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+///         let length = self.shape.length();
+///         pass.gradient.fill(T::ZERO);
+///         for (place, (output_gradient, input)) in pass.output_gradient.iter().zip(pass.inputs).enumerate() {
+///             pass.gradient[place % length] += *output_gradient * *input;
+///         }
+///         let by_outputs = pass.output_gradient.iter().zip(pass.parameters.iter().cycle());
+///         for (by_input, (by_output, factor)) in pass.input_gradient.into_iter().flatten().zip(by_outputs) {
+///             *by_input = *by_output * *factor;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let network = NeuralNetwork::new(Input(2)).hidden(Noisy { deviation: 0.1 });
+/// let network = network.output(Dense::linear(1), Loss::MeanSquaredError)?;
+/// assert_eq!(network.parameter_layout().entries()[0].name, "layers.0.factor");
+/// # let (parameters, targets) = (network.initialize(1)?, distdl_dl::Targets::Values(&[1.0]));
+/// # let (mut workspace, mut gradient) = (network.workspace(1), vec![0.0; network.parameter_count()]);
+/// # let losses = [0, 0, 1].map(|step| {
+/// #     workspace.set_draw(distdl_dl::Draw { step, ..Default::default() });
+/// #     let report = network.gradient(&parameters, &[0.5, 2.0], targets, 1, &mut workspace, &mut gradient);
+/// #     report.map_or(f64::NAN, |report| report.loss_sum)
+/// # });
+/// # let [first, again, other] = losses;
+/// # assert!(first == again && first != other, "{first} {again} {other}");
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 pub trait Layer<T: Scalar>: Debug + Send + Sync {
     /// What kind of layer it is, in lower case, for messages.
     fn kind(&self) -> &'static str;
@@ -160,6 +250,32 @@ pub struct Draw {
     /// Place of the first row among those that the lane takes in the step; not 0 where they are computed in
     /// micro-batches.
     pub first_row: u64,
+}
+
+impl Draw {
+    /// Random numbers for the pass of a layer of one's own, the one of this index, each row of which takes so many
+    /// 32-bit words, one after the other. They follow from step, lane, layer and row, so a backward pass draws what the
+    /// forward pass drew, and micro-batches what the whole share of a lane would; no layer meets those of another one.
+    ///
+    /// ```
+    /// let draw = distdl_dl::Draw { seed: 7, step: 12, ..Default::default() };
+    /// let mut stream = draw.stream(3, 4); // for one normal number a row
+    /// let [_, second_row] = [stream.next_normal(), stream.next_normal()];
+    /// let micro_batch = distdl_dl::Draw { first_row: 1, ..draw };
+    /// assert_eq!(micro_batch.stream(3, 4).next_normal(), second_row);
+    /// assert_ne!(micro_batch.stream(2, 4).next_normal(), second_row, "of another layer");
+    /// ```
+    pub fn stream(&self, layer: usize, words_of_row: u64) -> Stream {
+        let mut stream = Stream::new(self.seed, Purpose::OwnLayer, self.ids(layer as u64));
+        stream.seek(self.first_row.wrapping_mul(words_of_row));
+        stream
+    }
+
+    /// What is drawn for a layer in a step is keyed by. More lanes than 2^40 would share their chances with other
+    /// layers, and nothing worse.
+    fn ids(&self, layer: u64) -> [u64; 2] {
+        [self.step, (layer << 40).wrapping_add(self.lane)]
+    }
 }
 
 /// What a pass is for.
