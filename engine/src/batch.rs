@@ -120,13 +120,35 @@ impl<E: Into<EngineError>> From<E> for TaskError {
 /// Result of a step of a task.
 pub(crate) type TaskResult<T> = std::result::Result<T, TaskError>;
 
+/// A batch that is taken a few records at a time.
+pub(crate) trait Pieces: Send {
+    /// The next `most` records, or what is left; none at the end.
+    fn next_piece(&mut self, most: usize) -> Option<AnyBatch>;
+}
+
+impl<T: Record> Pieces for BatchRecords<T> {
+    fn next_piece(&mut self, most: usize) -> Option<AnyBatch> {
+        let piece = match self {
+            Self::Owned(records) => Batch::Owned(records.take(most).collect()),
+            Self::Shared { records, range } => {
+                let first = range.start..range.end.min(range.start.saturating_add(most));
+                range.start = first.end;
+                Batch::Shared {
+                    records: records.clone(),
+                    range: first,
+                }
+            }
+        };
+        (piece.len() > 0).then(|| AnyBatch::new(piece))
+    }
+}
+
 /// What can be done with a batch without its record type.
 trait Erased: Any + Send {
     /// See [`AnyBatch::record_bytes`].
     fn record_bytes(&self) -> u64;
 
-    /// Takes so many records off the front.
-    fn take_first(&mut self, count: usize) -> AnyBatch;
+    fn into_pieces(self: Box<Self>) -> Box<dyn Pieces>;
 
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
@@ -134,26 +156,17 @@ trait Erased: Any + Send {
 impl<T: Record> Erased for Batch<T> {
     fn record_bytes(&self) -> u64 {
         match needs_drop::<T>() {
-            true => self.as_slice().last().map_or(0, size_of_value),
+            true => {
+                let records = self.as_slice();
+                let size = |record: Option<&T>| record.map_or(0, size_of_value);
+                size(records.first()).max(size(records.last()))
+            }
             false => size_of::<T>() as u64,
         }
     }
 
-    fn take_first(&mut self, count: usize) -> AnyBatch {
-        AnyBatch::new(match self {
-            Self::Owned(records) => {
-                let rest = records.split_off(count);
-                Self::Owned(std::mem::replace(records, rest))
-            }
-            Self::Shared { records, range } => {
-                let first = range.start..range.start + count;
-                range.start = first.end;
-                Self::Shared {
-                    records: records.clone(),
-                    range: first,
-                }
-            }
-        })
+    fn into_pieces(self: Box<Self>) -> Box<dyn Pieces> {
+        Box::new(self.into_records())
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -186,19 +199,14 @@ impl AnyBatch {
         self.records
     }
 
-    /// About what one of its records takes, in bytes: the last one, if they own memory.
+    /// About what one of its records takes, in bytes: the first or the last one, if they own memory; 0 without any.
     pub(crate) fn record_bytes(&self) -> u64 {
         self.batch.record_bytes()
     }
 
-    /// The first `most` records, and what is left of it if it has more.
-    pub(crate) fn cut(mut self, most: usize) -> (Self, Option<Self>) {
-        if self.records <= most {
-            return (self, None);
-        }
-        let first = self.batch.take_first(most);
-        self.records -= most;
-        (first, Some(self))
+    /// The same records, to be taken a few at a time.
+    pub(crate) fn into_pieces(self) -> Box<dyn Pieces> {
+        self.batch.into_pieces()
     }
 
     /// The typed batch. The typed dataset API builds both ends of every edge of the lineage, so the type is known.

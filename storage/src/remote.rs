@@ -53,6 +53,8 @@ mod folder;
 
 mod shared_files;
 
+mod shared_objects;
+
 mod shared;
 
 mod ahead;
@@ -340,7 +342,7 @@ impl Stores {
     /// is the same in all of them, see [`SharedFolder::draw_name`]. Nothing is touched yet.
     ///
     /// # Errors
-    /// If `url` is of a server of http or in a memory; or what is there is to be replaced, and cannot be.
+    /// If `url` is neither a local folder nor in a bucket; or what is there is to be replaced, and cannot be.
     pub fn shared_folder(&self, url: &str, name: &str, existing: Existing) -> Result<SharedFolder> {
         match Location::parse(url)? {
             Location::Local(path) => SharedFolder::of_files(&path, name, existing),
@@ -351,7 +353,11 @@ impl Stores {
             }
             _ if existing == Existing::Replace => Err(not_replaced(url).into()),
             Location::Bucket { .. } => SharedFolder::of_objects(self.prefix(url)?, name),
-            Location::Hdfs { .. } => SharedFolder::renamed(self.prefix(url)?, name),
+            Location::Hdfs { .. } => {
+                let reason = "parts of several processes are not gathered on HDFS; write to a folder that all processes \
+                              see, or run one process";
+                Err(ObjectError::unsupported(url, reason).into())
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::once::once;
 use crate::batch::PartitionIter;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
+use crate::lineage::Determinacy;
 
 /// Says that an output without parts is whole, as Hadoop says it of all.
 const SUCCESS: &str = "_SUCCESS";
@@ -86,12 +87,23 @@ impl<T: Record> Dataset<T> {
         }
         let name = once(context, || Ok(SharedFolder::draw_name()))?;
         let folder = Arc::new(context.stores().shared_folder(url, &name, existing)?);
+        if folder.has_one_try() && self.determinacy() != Determinacy::Determinate {
+            return Err(EngineError::invalid(
+                format!("several processes save to {url} what is not the same when it is computed again"),
+                "keep it first, as by `local_checkpoint`, or save to a folder of a file system",
+            ));
+        }
         let place = Arc::clone(&folder);
         let begun = once(context, move || Ok(place.begin()?));
+        let has_begun = begun.is_ok();
         let published = begun.and_then(|()| self.publish_in(&folder, ending, encode));
         let place = Arc::clone(&folder);
         let _unlimited = context.without_limits();
-        if let Err(error) = once(context, move || Ok(place.remove_unfinished()?)) {
+        let removed = once(context, move || match has_begun {
+            true => Ok(place.remove_unfinished()?),
+            false => Ok(place.abandon()?),
+        });
+        if let Err(error) = removed {
             // What was asked for is decided, and that is what counts.
             tracing::warn!(url, "could not remove unfinished parts: {error}");
         }

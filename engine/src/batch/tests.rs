@@ -88,6 +88,20 @@ fn names_become_pictures_a_few_at_a_time() {
 }
 
 #[test]
+fn what_lets_nothing_through_says_nothing_of_what_comes_behind_it() {
+    let context = Context::new(Config::default()).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&made);
+    let pictures = context.range(0..1000, 1).filter(|number| *number >= 500).map(move |_| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        vec![0_u8; 1 << 20]
+    });
+    assert_eq!(pictures.first().unwrap().len(), 1 << 20);
+    let together = made.load(Ordering::Relaxed);
+    assert!((1..=8).contains(&together), "{together}");
+}
+
+#[test]
 fn batches_are_whole_again_once_their_records_are_known_to_be_small() {
     let context = Context::new(Config::default()).unwrap();
     let words = context.range(0..4000, 1).map(|number| number.to_string());

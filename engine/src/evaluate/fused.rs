@@ -1,6 +1,6 @@
 //! Steps that make a batch of each batch, one behind the other.
 
-use crate::batch::{AnyBatch, AnyStream, BATCH_BYTES, TaskResult};
+use crate::batch::{AnyBatch, AnyStream, BATCH_BYTES, Pieces, TaskResult};
 use crate::lineage::BatchStep;
 use crate::task::{TaskContext, UpdatePosition};
 
@@ -16,8 +16,8 @@ pub(super) struct Fused {
     context: TaskContext,
     stream: AnyStream,
     steps: Vec<(UpdatePosition, BatchStep)>,
-    /// What is left of the last batch.
-    rest: Option<AnyBatch>,
+    /// What is left of the last batch, if it was cut.
+    rest: Option<Box<dyn Pieces>>,
     /// Records of the next piece.
     piece: usize,
 }
@@ -44,7 +44,9 @@ impl Fused {
         }
         self.context.at(outside);
         let fitting = usize::try_from(BATCH_BYTES / largest).unwrap_or(usize::MAX);
-        self.piece = fitting.clamp(1, self.piece.saturating_mul(GROWTH));
+        // Where nothing came through, the last steps have not shown what they make.
+        let growth = if batch.records() == 0 { 1 } else { GROWTH };
+        self.piece = fitting.clamp(1, self.piece.saturating_mul(growth));
         Ok(batch)
     }
 }
@@ -53,14 +55,19 @@ impl Iterator for Fused {
     type Item = TaskResult<AnyBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Some(batch) = self.rest.take().map(Ok).or_else(|| self.stream.next()) else {
-            self.steps.iter().for_each(|(position, _)| self.context.end(*position));
-            return None;
-        };
-        Some(batch.and_then(|batch| {
-            let (piece, rest) = batch.cut(self.piece);
-            self.rest = rest;
-            self.apply(piece)
-        }))
+        loop {
+            if let Some(piece) = self.rest.as_mut().and_then(|rest| rest.next_piece(self.piece)) {
+                return Some(self.apply(piece));
+            }
+            self.rest = None;
+            match self.stream.next() {
+                Some(Ok(batch)) if batch.records() > self.piece => self.rest = Some(batch.into_pieces()),
+                Some(batch) => return Some(batch.and_then(|batch| self.apply(batch))),
+                None => {
+                    self.steps.iter().for_each(|(position, _)| self.context.end(*position));
+                    return None;
+                }
+            }
+        }
     }
 }

@@ -150,16 +150,25 @@ pub(super) fn folder_of(parts: &Path, name: &str) -> Result<PathBuf> {
     }
 }
 
-/// Whether all that was written is there, and in folders of keys each a file of its own. Where it is a file system of
-/// several hosts, another may have taken parts for left behind.
+/// Whether all that was written is there. Where it is a file system of several hosts, another may have taken parts for
+/// left behind.
 fn must_be_there(parts: &Path, written: &BTreeSet<String>) -> Result<()> {
-    let mut files = BTreeSet::new();
     for name in written {
         let part = parts.join(name);
-        let there = fs::symlink_metadata(&part);
-        let there = there.map_err(|error| local::failed(&part, "find what was written", &error))?;
-        if split_part(name).0.is_some() && !files.insert(identity(&there)) {
-            return Err(one_folder(&part).into());
+        fs::symlink_metadata(&part).map_err(|error| local::failed(&part, "find what was written", &error))?;
+    }
+    must_be_apart(parts, written.iter().map(String::as_str))
+}
+
+/// Whether the folders of keys are as many as their names.
+pub(super) fn must_be_apart<'a>(parts: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let folders: BTreeSet<&str> = names.filter_map(|name| split_part(name).0).collect();
+    let mut there = BTreeSet::new();
+    for folder in folders {
+        let folder = parts.join(folder);
+        let found = fs::metadata(&folder).map_err(|error| local::failed(&folder, "find what was written", &error))?;
+        if !there.insert(identity(&found)) {
+            return Err(one_folder(&folder).into());
         }
     }
     Ok(())

@@ -118,103 +118,8 @@ impl Drop for RemoteFolder {
     }
 }
 
-/// The same for several processes, all of which know what the marker holds.
-#[derive(Debug, Clone)]
-pub(super) struct SharedObjects {
-    folder: Prefix,
-    /// What the marker holds, and behind it the mark of success: by that a process knows that another has published.
-    nonce: Bytes,
-}
-
-impl SharedObjects {
-    pub(super) fn new(folder: Prefix, name: &str) -> Self {
-        let nonce = Bytes::copy_from_slice(name.as_bytes());
-        Self { folder, nonce }
-    }
-
-    fn is_ours(&self) -> Result<bool, ObjectError> {
-        self.folder.holds(UNFINISHED, &self.nonce)
-    }
-
-    pub(super) fn begin(&self) -> Result<(), ObjectError> {
-        if self.is_ours()? {
-            return Ok(());
-        }
-        self.folder.must_be_absent()?;
-        mark(&self.folder, &self.nonce)?;
-        must_be_alone(&self.folder).inspect_err(|_| {
-            if let Err(error) = self
-                .folder
-                .part(UNFINISHED)
-                .and_then(|it| self.folder.client.remove(it))
-            {
-                tracing::warn!(folder = self.folder.url(), "a marker stays where a folder is: {error}");
-            }
-        })
-    }
-
-    pub(super) fn write_part(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
-        self.must_be_ours()?;
-        let part = self.folder.part(name)?;
-        self.folder.client.put(part, bytes, PutMode::Overwrite)
-    }
-
-    fn must_be_ours(&self) -> Result<(), ObjectError> {
-        match self.is_ours()? {
-            true => Ok(()),
-            false => Err(ObjectError::Superseded { url: self.folder.url() }),
-        }
-    }
-
-    pub(super) fn publish(&self, parts: &BTreeSet<String>) -> Result<(), ObjectError> {
-        let is_marked = self.is_ours()?;
-        if !is_marked && self.folder.holds(SUCCESS, &self.nonce)? {
-            // By a process that has died before it said so.
-            return Ok(());
-        }
-        self.must_be_ours()?;
-        // What those have written who made something else of a partition does not count.
-        self.remove_but(parts)?;
-        let mark = self.folder.part(SUCCESS)?;
-        self.folder.client.put(mark, self.nonce.clone(), PutMode::Overwrite)?;
-        let marker = self.folder.part(UNFINISHED)?;
-        match self.folder.client.remove(marker) {
-            // It may have been removed without an answer.
-            Err(error) if self.is_ours()? => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// What is published has no marker, and stays.
-    pub(super) fn remove_unfinished(&self) -> Result<(), ObjectError> {
-        if !self.is_ours()? {
-            return Ok(());
-        }
-        // The marker goes last, and stays if a part does.
-        self.remove_but(&BTreeSet::new())?;
-        self.folder.client.remove(self.folder.part(UNFINISHED)?)
-    }
-
-    /// Removes all but the marker and these parts.
-    fn remove_but(&self, parts: &BTreeSet<String>) -> Result<(), ObjectError> {
-        loop {
-            let parts = parts.clone();
-            // As many as are listed at once.
-            let others = self
-                .folder
-                .names(move |name| name != UNFINISHED && !parts.contains(name))?;
-            if others.is_empty() {
-                return Ok(());
-            }
-            for name in others {
-                self.folder.client.remove(self.folder.part(&name)?)?;
-            }
-        }
-    }
-}
-
 /// Writes the marker.
-fn mark(folder: &Prefix, nonce: &Bytes) -> Result<(), ObjectError> {
+pub(super) fn mark(folder: &Prefix, nonce: &Bytes) -> Result<(), ObjectError> {
     let marker = folder.part(UNFINISHED)?;
     match folder.client.put(marker, nonce.clone(), PutMode::Create) {
         // A store that writes, fails to say so and is asked again says that there is one.
@@ -225,7 +130,7 @@ fn mark(folder: &Prefix, nonce: &Bytes) -> Result<(), ObjectError> {
 }
 
 /// An error if another has written a whole folder while the marker was on its way.
-fn must_be_alone(folder: &Prefix) -> Result<(), ObjectError> {
+pub(super) fn must_be_alone(folder: &Prefix) -> Result<(), ObjectError> {
     match folder.names(|name| name != UNFINISHED)?.is_empty() {
         true => Ok(()),
         false => Err(ObjectError::AlreadyExists { url: folder.url() }),

@@ -7,7 +7,7 @@ use object_store::PutMode;
 use object_store::path::Path as ObjectPath;
 
 use super::client::{Client, Server, Target};
-use super::key_folder::output_above;
+use super::key_folder::{is_key_folder, output_above};
 use super::listing::Listing;
 use super::pattern::{MATCHING, UNFINISHED, has_wildcard, hidden};
 use crate::object::{Object, ObjectError};
@@ -167,7 +167,10 @@ impl Prefix {
         let above = |name: &str| name.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
         let parent = above(&self.name);
         // Of an output by keys the marker is above the folders with parts.
-        let patterns = [&self.name, &parent, &above(&parent)].map(|name| glob::Pattern::new(name).ok());
+        let folder_of_key = parent.rsplit('/').next().unwrap_or_default();
+        let output = (is_key_folder(folder_of_key) || has_wildcard(folder_of_key)).then(|| above(&parent));
+        let patterns = [Some(&self.name), Some(&parent), output.as_ref()];
+        let patterns = patterns.map(|name| glob::Pattern::new(name?).ok());
         let is_marker = move |found: &str| {
             let folder = found
                 .strip_suffix(UNFINISHED)
@@ -228,7 +231,10 @@ impl Prefix {
         match self.client.head(at.clone()) {
             Err(ObjectError::NotFound { .. }) => Ok(false),
             Ok(there) if there.bytes != bytes.len() as u64 => Ok(false),
-            Ok(there) => Ok(self.client.get(at, there, None)? == *bytes),
+            Ok(there) => match self.client.get(at, there, None) {
+                Err(ObjectError::NotFound { .. }) => Ok(false),
+                found => Ok(found? == *bytes),
+            },
             Err(error) => Err(error),
         }
     }

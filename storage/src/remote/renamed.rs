@@ -47,94 +47,16 @@ impl RenamedFolder {
         self.finished = true;
         Ok(())
     }
-}
 
-/// The same for several processes, all of which know the name of the hidden folder.
-#[derive(Debug, Clone)]
-pub(super) struct SharedRenamed {
-    target: Prefix,
-    parts: Prefix,
-    /// What the mark of success holds: by that a process knows that another has published.
-    nonce: Bytes,
-}
-
-impl SharedRenamed {
-    pub(super) fn new(target: Prefix, name: &str) -> Self {
-        Self {
-            parts: target.sibling(&unfinished(name)),
-            target,
-            nonce: Bytes::copy_from_slice(name.as_bytes()),
+    /// Removes the parts, and after them the folders that they lie in.
+    fn remove(&self) -> Result<()> {
+        let names = self.parts.names(|_| true)?;
+        let folders: BTreeSet<&str> = names.iter().filter_map(|name| split_part(name).0).collect();
+        for name in names.iter().map(String::as_str).chain(folders) {
+            self.parts.client.remove(self.parts.part(name)?)?;
         }
+        self.parts.client.remove(self.parts.target()?)
     }
-
-    pub(super) fn begin(&self) -> Result<()> {
-        match is_there(&self.target)? {
-            true => Err(ObjectError::AlreadyExists { url: self.target.url() }),
-            false => Ok(()),
-        }
-    }
-
-    pub(super) fn write_part(&self, name: &str, bytes: Bytes) -> Result<()> {
-        // One that wakes when all is over must not begin another hidden folder.
-        self.begin()?;
-        let part = self.parts.part(name)?;
-        self.parts.client.put(part, bytes, PutMode::Overwrite)
-    }
-
-    pub(super) fn publish(&self, parts: &BTreeSet<String>) -> Result<()> {
-        if self.is_published()? {
-            // By a process that has died before it said so.
-            return Ok(());
-        }
-        self.begin()?;
-        remove_but(&self.parts, parts)?;
-        let mark = self.parts.part(SUCCESS)?;
-        self.parts.client.put(mark, self.nonce.clone(), PutMode::Overwrite)?;
-        let renamed = self.target.client.rename(self.parts.target()?, self.target.target()?);
-        match renamed {
-            Err(_) if self.is_published()? => Ok(()),
-            renamed => renamed,
-        }
-    }
-
-    fn is_published(&self) -> Result<bool> {
-        self.target.holds(SUCCESS, &self.nonce)
-    }
-
-    pub(super) fn remove_unfinished(&self) -> Result<()> {
-        match is_there(&self.parts)? {
-            true => remove(&self.parts),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Removes a hidden folder with its parts.
-fn remove(parts: &Prefix) -> Result<()> {
-    remove_but(parts, &BTreeSet::new())?;
-    parts.client.remove(parts.target()?)
-}
-
-/// Removes all parts but these, and after them the folders that nothing else lies in.
-fn remove_but(parts: &Prefix, these: &BTreeSet<String>) -> Result<()> {
-    let kept: BTreeSet<&str> = these.iter().filter_map(|name| split_part(name).0).collect();
-    let mut folders = BTreeSet::new();
-    loop {
-        let these = these.clone();
-        // As many as are listed at once.
-        let others = parts.names(move |name| !these.contains(name))?;
-        if others.is_empty() {
-            break;
-        }
-        for name in others {
-            parts.client.remove(parts.part(&name)?)?;
-            folders.extend(split_part(&name).0.map(str::to_owned));
-        }
-    }
-    for folder in folders.iter().filter(|folder| !kept.contains(folder.as_str())) {
-        parts.client.remove(parts.part(folder)?)?;
-    }
-    Ok(())
 }
 
 /// Whether there is an object or a folder of that name, an empty one too.
@@ -154,7 +76,7 @@ impl Drop for RenamedFolder {
         if self.finished {
             return;
         }
-        if let Err(error) = remove(&self.parts) {
+        if let Err(error) = self.remove() {
             tracing::warn!(folder = self.parts.url(), "cannot remove an unfinished folder: {error}");
         }
     }

@@ -4,11 +4,10 @@ use bytes::Bytes;
 
 use super::existing::Existing;
 use super::folder::{must_be_part, must_be_plain};
-use super::marked::SharedObjects;
 use super::pattern::draw_name;
-use super::prefix::Prefix;
-use super::renamed::SharedRenamed;
+use super::prefix::{Prefix, SUCCESS};
 use super::shared_files::SharedFiles;
+use super::shared_objects::SharedObjects;
 use crate::error::Result;
 
 /// A folder of parts that several processes write, any of which may die, and that appears whole or not at all.
@@ -16,7 +15,7 @@ use crate::error::Result;
 /// Its copies in all processes have one name for what is unfinished. One process makes the place for it, all write
 /// parts; one process publishes those that count; one removes what is left. Each step may be taken again, by the same
 /// process or another. On a file system each try has a file of its own, and those that are published count. In a store
-/// of objects, and on HDFS, whoever writes a part last counts: what is written again must be the same.
+/// of objects whoever writes a part last counts: what is written again must be the same.
 #[derive(Debug, Clone)]
 pub struct SharedFolder(Place);
 
@@ -24,7 +23,6 @@ pub struct SharedFolder(Place);
 enum Place {
     Files(SharedFiles),
     Objects(SharedObjects),
-    Renamed(SharedRenamed),
 }
 
 impl SharedFolder {
@@ -42,12 +40,6 @@ impl SharedFolder {
         Ok(Self(Place::Objects(SharedObjects::new(folder, name))))
     }
 
-    /// In a store that renames a folder at once.
-    pub(super) fn renamed(folder: Prefix, name: &str) -> Result<Self> {
-        must_be_plain(name)?;
-        Ok(Self(Place::Renamed(SharedRenamed::new(folder, name))))
-    }
-
     /// Makes the place for parts.
     ///
     /// # Errors
@@ -57,7 +49,6 @@ impl SharedFolder {
         match &self.0 {
             Place::Files(files) => files.begin(),
             Place::Objects(objects) => Ok(objects.begin()?),
-            Place::Renamed(folder) => Ok(folder.begin()?),
         }
     }
 
@@ -70,8 +61,9 @@ impl SharedFolder {
         must_be_part(name)?;
         match &self.0 {
             Place::Files(files) => return files.write_part(&bytes),
+            // Publishing writes it.
+            Place::Objects(_) if name == SUCCESS => {}
             Place::Objects(objects) => objects.write_part(name, bytes)?,
-            Place::Renamed(folder) => folder.write_part(name, bytes)?,
         }
         Ok(name.to_owned())
     }
@@ -83,15 +75,30 @@ impl SharedFolder {
     /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here;
     /// or the file system or the store refuses.
     pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
-        let names = || parts.iter().map(|(name, _)| name.clone()).collect();
+        let names = parts.iter().map(|(name, _)| name.clone());
         match &self.0 {
             Place::Files(files) => files.publish(parts),
-            Place::Objects(objects) => Ok(objects.publish(&names())?),
-            Place::Renamed(folder) => Ok(folder.publish(&names())?),
+            Place::Objects(objects) => Ok(objects.publish(&names.filter(|name| name != SUCCESS).collect())?),
         }
     }
 
-    /// Removes all that was written and not published.
+    /// Whether what is written again must be the same.
+    pub fn has_one_try(&self) -> bool {
+        matches!(self.0, Place::Objects(_))
+    }
+
+    /// Where [`SharedFolder::begin`] has failed: removes what that may have left.
+    ///
+    /// # Errors
+    /// If the file system or the store refuses.
+    pub fn abandon(&self) -> Result<()> {
+        match &self.0 {
+            Place::Files(files) => files.remove_unfinished(),
+            Place::Objects(objects) => Ok(objects.abandon()?),
+        }
+    }
+
+    /// Removes all parts that were written and not published.
     ///
     /// # Errors
     /// If the file system or the store refuses.
@@ -99,7 +106,6 @@ impl SharedFolder {
         match &self.0 {
             Place::Files(files) => files.remove_unfinished(),
             Place::Objects(objects) => Ok(objects.remove_unfinished()?),
-            Place::Renamed(folder) => Ok(folder.remove_unfinished()?),
         }
     }
 }

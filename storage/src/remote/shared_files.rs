@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::existing::Existing;
-use super::folder::{folder_of, identity, let_go, must_be_part, must_be_plain, one_folder, sync};
+use super::folder::{folder_of, identity, let_go, must_be_apart, must_be_part, must_be_plain, one_folder, sync};
 use super::{local, pattern};
 use crate::error::{Result, StorageError};
 use crate::object::{ObjectError, remedy};
@@ -98,6 +98,7 @@ impl SharedFiles {
             folder_of(whole.path(), name)?;
             self.link(&self.unfinished.join(written), &whole.path().join(name))?;
         }
+        must_be_apart(whole.path(), parts.iter().map(|(name, _)| name.as_str()))?;
         sync(whole.path(), parts.iter().map(|(name, _)| name.as_str()))?;
         match self.existing.rename(whole.path(), &self.target) {
             Ok(before) => Ok(let_go(whole, &before, &parent)?),

@@ -369,7 +369,7 @@ fn parts_of_which_two_are_one_file_are_not_published() {
     writer.write_part("k=a/part-0", Bytes::from_static(b"a")).unwrap();
     let within = outer.path().join(entries(outer.path()).pop().unwrap());
     std::os::unix::fs::symlink("k=a", within.join("k=A")).unwrap();
-    writer.write_part("k=A/part-0", Bytes::from_static(b"A")).unwrap();
+    writer.write_part("k=A/part-1", Bytes::from_static(b"A")).unwrap();
     let error = object_error(writer.commit()).to_string();
     assert!(error.contains("upper and lower case"), "{error}");
     let shared = SharedFolder::of_files(&url, "7", Existing::Refuse).unwrap();

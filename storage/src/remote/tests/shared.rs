@@ -2,13 +2,18 @@
 
 use super::folders::store;
 use super::*;
+use crate::remote::pattern::UNFINISHED;
 use crate::testing::WriteFault;
 
 const URL: &str = "memory://a/out";
 
 /// As one process knows it.
 fn shared(stores: &Stores) -> SharedFolder {
-    SharedFolder::of_objects(stores.prefix(URL).unwrap(), "7").unwrap()
+    named(stores, "7")
+}
+
+fn named(stores: &Stores, name: &str) -> SharedFolder {
+    SharedFolder::of_objects(stores.prefix(URL).unwrap(), name).unwrap()
 }
 
 fn parts() -> [(String, String); 2] {
@@ -21,6 +26,10 @@ fn write(folder: &SharedFolder, name: &str) -> Result<String> {
 
 fn write_folder(folder: &SharedFolder) -> Result<()> {
     folder.begin()?;
+    write_parts(folder)
+}
+
+fn write_parts(folder: &SharedFolder) -> Result<()> {
     write(folder, "part-0")?;
     write(folder, "part-1")?;
     folder.publish(&parts())
@@ -67,8 +76,13 @@ fn what_fails_leaves_nothing_and_what_was_published_stays() {
             let (_, faults, stores) = store();
             faults.on_write(at, fault);
             let folder = shared(&stores);
-            let written = write_folder(&folder);
-            folder.remove_unfinished().unwrap();
+            let begun = folder.begin();
+            let has_begun = begun.is_ok();
+            let written = begun.and_then(|()| write_parts(&folder));
+            match has_begun {
+                true => folder.remove_unfinished().unwrap(),
+                false => folder.abandon().unwrap(),
+            }
             match written {
                 Ok(()) => must_be_whole(&stores, &case),
                 Err(_) => assert!(stores.create_folder(URL).is_ok(), "{case}: something is left"),
@@ -98,9 +112,15 @@ fn a_process_that_wakes_when_all_is_over_touches_nothing() {
     let refused = object_error(woken.write_part("part-0", Bytes::from_static(b"old")));
     assert!(matches!(refused, ObjectError::Superseded { .. }), "{refused}");
     woken.publish(&parts()).unwrap();
+    assert!(woken.begin().is_err());
+    woken.abandon().unwrap();
     woken.remove_unfinished().unwrap();
     must_be_whole(&stores, "woken");
+    // Its marker was on its way.
     let place = stores.folder(URL).unwrap();
+    place.create(UNFINISHED, Bytes::from_static(b"7")).unwrap();
+    woken.remove_unfinished().unwrap();
+    must_be_whole(&stores, "the marker came late");
     ["part-0", "part-1", "_SUCCESS"]
         .iter()
         .for_each(|name| place.remove(name).unwrap());
@@ -119,6 +139,63 @@ fn what_is_there_is_not_written_over() {
     let refused = object_error(shared(&stores).begin());
     assert!(matches!(refused, ObjectError::AlreadyExists { .. }), "{refused}");
     assert_eq!(names(&stores, URL), ["part-0"]);
+}
+
+#[test]
+fn what_is_not_this_folders_is_never_removed() {
+    let (_, _, stores) = store();
+    let folder = shared(&stores);
+    folder.begin().unwrap();
+    write(&folder, "part-0").unwrap();
+    write(&folder, "part-1").unwrap();
+    for theirs in ["README.md", "errors/part-0"] {
+        stores.write(&format!("{URL}/{theirs}"), Bytes::new()).unwrap();
+    }
+    let refused = object_error(folder.publish(&parts()));
+    assert!(matches!(refused, ObjectError::AlreadyExists { .. }), "{refused}");
+    folder.remove_unfinished().unwrap();
+    assert_eq!(names(&stores, &format!("{URL}/**")), ["README.md", "part-0"]);
+    assert!(stores.list(&format!("{URL}/part-*")).is_err());
+}
+
+#[test]
+fn what_another_has_finished_meanwhile_stays() {
+    let (_, _, stores) = store();
+    let folder = shared(&stores);
+    folder.begin().unwrap();
+    for theirs in ["part-7", "_SUCCESS"] {
+        stores.write(&format!("{URL}/{theirs}"), Bytes::new()).unwrap();
+    }
+    for refused in [folder.begin(), folder.publish(&[])] {
+        let refused = object_error(refused);
+        assert!(matches!(refused, ObjectError::AlreadyExists { .. }), "{refused}");
+    }
+    folder.remove_unfinished().unwrap();
+    assert_eq!(names(&stores, URL), ["part-7"]);
+}
+
+#[test]
+fn whoever_wakes_as_it_removes_leaves_a_later_save_alone() {
+    let (_, _, stores) = store();
+    let (woken, later) = (shared(&stores), named(&stores, "8"));
+    woken.begin().unwrap();
+    shared(&stores).remove_unfinished().unwrap();
+    later.begin().unwrap();
+    write(&later, "part-0").unwrap();
+    woken.remove_unfinished().unwrap();
+    write(&later, "part-1").unwrap();
+    later.publish(&parts()).unwrap();
+    must_be_whole(&stores, "later");
+}
+
+#[test]
+fn a_part_that_is_gone_is_missed() {
+    let (_, _, stores) = store();
+    let folder = shared(&stores);
+    folder.begin().unwrap();
+    write(&folder, "part-0").unwrap();
+    let missed = object_error(folder.publish(&parts())).to_string();
+    assert!(missed.contains("part-1"), "{missed}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use distdl_storage::Commits;
-use distdl_storage::remote::{Existing, ObjectError, SharedFolder, Stores};
+use distdl_storage::remote::{ObjectError, Stores};
 
 use super::cluster::Cluster;
 use super::{BYTES, drawn, names, object_error, only};
@@ -19,7 +19,6 @@ fn files_are_as_they_were_written_here_and_by_hadoop() {
     of_many_writers_one_wins(&cluster, &stores);
     bytes_belong_to_the_version_that_was_listed(&cluster, &stores);
     folders_appear_whole(&cluster, &stores);
-    several_write_one_folder(&cluster, &stores);
     commits_are_numbered(&cluster, &stores);
     hadoop_agrees(&cluster, &stores);
 }
@@ -187,45 +186,6 @@ fn folders_appear_whole(cluster: &Cluster, stores: &Stores) {
         names(stores, &cluster.url("folders/again/*/part-*")),
         ["folders/again/k=1%2F/part-0"]
     );
-}
-
-fn several_write_one_folder(cluster: &Cluster, stores: &Stores) {
-    let url = cluster.url("shared/out");
-    let process = |stores: &Stores| stores.shared_folder(&url, "7", Existing::Refuse).unwrap();
-    let others = Stores::new();
-    let (one, other) = (process(stores), process(&others));
-    one.begin().unwrap();
-    other.begin().unwrap();
-    let write = |folder: &SharedFolder, name: &str| folder.write_part(name, Bytes::from_static(b"1")).unwrap();
-    for name in ["part-0", "k=1%2F/part-0", "k=2/part-0"] {
-        write(&one, name);
-    }
-    // As one does that was taken for dead.
-    write(&other, "part-0");
-    write(&other, "part-1");
-    assert!(stores.list(&url).is_err() && stores.list(&cluster.url("shared/**")).is_err());
-    let parts = ["part-0", "part-1", "k=1%2F/part-0"].map(|name| (name.to_owned(), name.to_owned()));
-    one.publish(&parts).unwrap();
-    other.publish(&parts).unwrap();
-    assert!(other.write_part("part-0", Bytes::new()).is_err());
-    one.remove_unfinished().unwrap();
-    assert_eq!(names(stores, &url), ["shared/out/part-0", "shared/out/part-1"]);
-    assert_eq!(names(stores, &format!("{url}/*/*")), ["shared/out/k=1%2F/part-0"]);
-    assert_eq!(stores.read(&only(stores, &format!("{url}/part-0"))).unwrap(), "1");
-    assert!(stores.list(&cluster.url("shared/.*/**")).is_err(), "parts are left");
-    let taken = object_error(process(stores).begin());
-    assert!(matches!(taken, ObjectError::AlreadyExists { .. }), "{taken}");
-
-    let failed = stores
-        .shared_folder(&cluster.url("shared/failed"), "8", Existing::Refuse)
-        .unwrap();
-    failed.begin().unwrap();
-    write(&failed, "part-0");
-    failed.remove_unfinished().unwrap();
-    failed.remove_unfinished().unwrap();
-    assert!(stores.list(&cluster.url("shared/.*/**")).is_err(), "parts are left");
-    let free = stores.create_folder(&cluster.url("shared/failed"));
-    drop(free.expect("the name is free"));
 }
 
 fn commits_are_numbered(cluster: &Cluster, stores: &Stores) {
