@@ -3,15 +3,15 @@
 //! Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers.
 
 mod at_url;
+mod local;
 
-use crate::error::{Error, Result, check_length};
+use self::local::{load, save};
+use crate::error::{Error, Result};
 use crate::layout::{ParameterEntry, ParameterLayout};
 use crate::network::NeuralNetwork;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{Read, Write};
 use std::path::Path;
 
 impl NeuralNetwork {
@@ -54,50 +54,6 @@ impl NeuralNetwork {
     }
 }
 
-fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()> {
-    check_length("the parameters", layout.parameter_count(), parameters.len())?;
-    check_path(path, "use `save_to`, which takes URLs, or name a path")?;
-    let bytes = serialize(layout, parameters).map_err(|problem| Difference::of(problem).in_file(path))?;
-    write_atomically(path, &bytes).map_err(|source| Error::Io {
-        action: "write".into(),
-        path: path.into(),
-        source,
-    })
-}
-
-/// The most that names and shapes in a file take; safetensors itself takes no more.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
-
-fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
-    check_path(path, "use `load_from`, which takes URLs, or name a path")?;
-    let failed = |source| Error::Io {
-        action: "read".into(),
-        path: path.into(),
-        source,
-    };
-    let unsuitable = |difference: Difference| difference.in_file(path);
-    let bytes_max = bytes_max(layout);
-    let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    check_bytes(length, bytes_max).map_err(unsuitable)?;
-    let mut bytes = Vec::with_capacity(length as usize);
-    // It may have grown, or be no file that has a length.
-    file.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
-    deserialize(&bytes, layout).map_err(unsuitable)
-}
-
-/// A URL would be taken for a path in a folder that is called like its scheme.
-fn check_path(path: &Path, remedy: &'static str) -> Result<()> {
-    match path.to_string_lossy().contains("://") {
-        false => Ok(()),
-        true => Err(Error::ModelFile {
-            path: path.into(),
-            problem: "this is a URL, and a file is wanted".to_owned(),
-            remedy: remedy.into(),
-        }),
-    }
-}
-
 /// How a file and a network differ.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Difference {
@@ -120,6 +76,9 @@ impl Difference {
         }
     }
 }
+
+/// The most that names and shapes in a file take; safetensors itself takes no more.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// What is longer is no file of such a network; 8 bytes a value, so that a file of f64 is told what it is.
 fn bytes_max(layout: &ParameterLayout) -> u64 {
@@ -156,22 +115,6 @@ pub(crate) fn serialize(layout: &ParameterLayout, parameters: &[f32]) -> Result<
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
     safetensors::serialize(views, None).map_err(|error| error.to_string())
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // The error of a folder that is missing names no temporary file so.
-    let opened = File::open(folder)?;
-    let mut builder = tempfile::Builder::new();
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less what the umask takes away
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    opened.sync_all() // so that the new name survives a power cut as well
 }
 
 /// What begins the name of each tensor: that of the `nn.Sequential` within its module.
@@ -452,7 +395,7 @@ mod tests {
         let layout = layout(&[3, 2]);
         save(&path, &layout, &parameters(&layout)).unwrap();
         // A hole takes no room.
-        let file = File::options().write(true).open(&path).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_len(100_000_065).unwrap();
         let message = load(&path, &layout).unwrap_err().to_string();
         assert!(message.contains("longer than 100000064 bytes"), "{message}");
