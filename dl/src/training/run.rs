@@ -53,9 +53,10 @@ impl Training {
     /// Each call makes lanes anew, and looks over all parameters at its end: where a step is short, ask for many at a
     /// time, as [`run_epoch`](Self::run_epoch) does.
     ///
-    /// A panic of `observe` ends the call with [`DriverPanic`](distdl_engine::EngineError::DriverPanic), but does not
-    /// stop the steps, which other processes take as well: all that were asked for are applied, up to the next
-    /// checkpoint, and none of those behind the panic is seen.
+    /// A panic of `observe` ends the call with [`DriverPanic`](distdl_engine::EngineError::DriverPanic). The steps that
+    /// were applied by then stay, also those that `observe` has not seen; with
+    /// [`Compression::TopK`](super::Compression::TopK) they are taken back as with any error. Of several processes the
+    /// training is over, see below.
     ///
     /// # Errors
     /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It
