@@ -4,6 +4,7 @@ use distdl_engine::Dataset;
 
 use super::Training;
 use super::look::look_at;
+use super::order::KnownOrders;
 use crate::batch::shuffle;
 use crate::checkpoint::hash_samples;
 use crate::deal::Deal;
@@ -85,6 +86,7 @@ impl Training {
         };
         (self.data, self.plan.deal, self.digests) = (data.clone(), deal, Some(new));
         (self.has_labels, self.is_data_finite) = (look.has_labels, false);
+        self.plan.orders = KnownOrders::default();
         Ok(change)
     }
 

@@ -110,6 +110,7 @@ impl Training {
         observe: &mut dyn FnMut(&StepResult),
     ) -> Result<()> {
         self.check_unity()?;
+        self.plan.orders.forget_unused();
         let mut iteration = Iteration::new(self.plan.options.lanes, end - self.step)
             .from_step(self.step)
             .with_shards(shards(self.plan.options.lanes, self.plan.network.parameter_count()))
