@@ -181,9 +181,10 @@ impl Checkpoints {
         let (kernels, known, identity) = (self.kernels.clone(), self.last, self.identity.clone());
         let begun = context.range(0..1, 1).run_partitions(move |_, _| {
             let last = before.numbers()?.last().copied();
-            let unknown = last.filter(|_| last != known);
+            // One that is lower tells nothing: some were removed.
+            let unknown = last.filter(|_| last > known);
             let differences = unknown.map(|number| differences_of(&before, number, &identity));
-            Ok((last, kernels.clone(), differences.transpose()?.unwrap_or_default()))
+            Ok((last, kernels.clone(), differences.unwrap_or_default()))
         })?;
         let (last, kernels, differences) = begun.into_iter().next().unwrap_or_default();
         self.check_writer(last, &differences)?;
@@ -273,20 +274,23 @@ impl Checkpoints {
         }
     }
 
-    /// An error if the last checkpoint there is another training's, which has written it since this one began: each
-    /// would remove those of the other.
+    /// An error if the last checkpoint there is another training's, and has come since this one last looked: each would
+    /// remove those of the other.
     fn check_writer(&self, last: Option<u64>, differences: &[String]) -> Result<()> {
         let Some(last) = last.filter(|_| !differences.is_empty()) else {
             return Ok(());
         };
         let problem = format!(
-            "another training writes there, too: commit {last} came from it while this one ran ({})",
+            "another training writes there, too: commit {last}, which has come since this one last looked, is of it ({})",
             differences.join("; ")
         );
-        Err(self.options.error(
-            problem,
-            "give each training a folder of its own; `Resume::Step` goes on from what this one has written here",
-        ))
+        let remedy = match self.written {
+            0 => {
+                "give each training a folder of its own; `network.save` of `training.parameters()` keeps what this one has learnt"
+            }
+            _ => "give each training a folder of its own; `Resume::Step` goes on from what this one has written here",
+        };
+        Err(self.options.error(problem, remedy))
     }
 
     /// An error if a checkpoint is not one of this training.

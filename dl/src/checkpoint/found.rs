@@ -64,19 +64,21 @@ pub(super) fn find(commits: &Commits, resume: Resume, identity: &TrainingIdentit
     Ok(found)
 }
 
-/// How the training of a commit differs from one of this identity; nothing where the commit does not tell.
-pub(super) fn differences_of(
-    commits: &Commits,
-    number: u64,
-    identity: &TrainingIdentity,
-) -> Result<Vec<String>, StorageError> {
-    let commit = match commits.read(number) {
-        Ok(commit) => commit,
-        Err(StorageError::Damaged { .. } | StorageError::NoSuchCommit { .. }) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let there = description(&commit).ok();
-    Ok(there.map_or_else(Vec::new, |there| identity.differences(&there.training)))
+/// How the training of a commit differs from one of this identity; nothing where the commit does not tell, or cannot be
+/// read, which a training that writes its own need not mind.
+pub(super) fn differences_of(commits: &Commits, number: u64, identity: &TrainingIdentity) -> Vec<String> {
+    let there = commits.read(number).map_err(|error| error.to_string());
+    match there.and_then(|commit| description(&commit)) {
+        Ok(there) => identity.differences(&there.training),
+        Err(reason) => {
+            tracing::warn!(
+                number,
+                url = commits.url(),
+                "it is not known of which training a commit is: {reason}"
+            );
+            Vec::new()
+        }
+    }
 }
 
 fn description(commit: &Commit) -> Result<Description, String> {

@@ -1,11 +1,12 @@
 //! Two trainings that write into one folder.
 
+use std::fs;
 use std::path::Path;
 
 use distdl_dl::{CheckpointOptions, Resume, Schedule, TrainingOptions};
 
 use crate::common::{bits, context};
-use crate::{begin, every_4, options, refusal, undisturbed};
+use crate::{begin, commits, every_4, newest_files, options, refusal, undisturbed};
 
 /// This training, and another one, which write into the same folder.
 fn two(folder: &Path, resume: Resume) -> [TrainingOptions; 2] {
@@ -29,9 +30,9 @@ fn of_two_trainings_that_begin_in_one_empty_folder_the_second_to_write_is_refuse
         let refused = other.iterate(steps, |_| ()).map_err(|error| error.to_string());
         match (steps, refused) {
             (4, Err(refused)) => assert!(
-                refused.contains("another training writes there, too: commit 0 came from it")
+                refused.contains("another training writes there, too: commit 0, which has come")
                     && refused.contains("schedule: ")
-                    && refused.contains("give each training a folder of its own"),
+                    && refused.contains("give each training a folder of its own; `network.save`"),
                 "{refused}"
             ),
             // None is due there.
@@ -52,11 +53,10 @@ fn what_lies_there_between_those_of_another_training_is_gone_on_from_by_its_step
         training.iterate(4, |_| ()).unwrap();
         training
     });
+    let refused = this.iterate(4, |_| ()).unwrap_err().to_string();
     assert!(
-        this.iterate(4, |_| ())
-            .unwrap_err()
-            .to_string()
-            .contains("commit 1 came")
+        refused.contains("commit 1, which has come") && refused.contains("; `Resume::Step` goes on"),
+        "{refused}"
     );
     other.iterate(4, |_| ()).unwrap();
     let [newest, _] = two(folder.path(), Resume::Auto);
@@ -68,6 +68,46 @@ fn what_lies_there_between_those_of_another_training_is_gone_on_from_by_its_step
     assert_eq!(bits(&resumed.parameters()), bits(&undisturbed(9).1));
     let [of_other, _] = two(folder.path(), Resume::Step(12));
     assert!(refusal(of_other).contains("there is none of step 12"));
+}
+
+/// A commit that is removed makes an older one the newest, which had been there all the time.
+#[test]
+fn a_removed_checkpoint_does_not_make_those_before_it_another_trainings_news() {
+    let (folder, context) = (tempfile::tempdir().unwrap(), context(1));
+    let options = two(folder.path(), Resume::Never);
+    let [_, mut this] = options.map(|options| {
+        let mut training = begin(&context, options).unwrap();
+        training.iterate(4, |_| ()).unwrap();
+        training
+    });
+    let [manifest, _] = newest_files(folder.path());
+    assert!(manifest.ends_with("manifest-0000000001.json"));
+    fs::remove_file(manifest).unwrap();
+    this.iterate(4, |_| ()).unwrap();
+    assert_eq!(commits(folder.path()).numbers().unwrap(), [0, 1]);
+}
+
+/// Whosever it is, it goes on from nothing.
+#[test]
+fn a_damaged_or_unreadable_checkpoint_of_another_training_stops_no_save() {
+    for damage in [
+        |manifest: &Path, _: &Path| fs::write(manifest, "{").unwrap(),
+        |_: &Path, parameters: &Path| fs::write(parameters, "").unwrap(),
+        |_: &Path, parameters: &Path| {
+            fs::remove_file(parameters).unwrap();
+            fs::create_dir(parameters).unwrap();
+        },
+    ] {
+        let (folder, context) = (tempfile::tempdir().unwrap(), context(1));
+        let [mut this, mut other] = two(folder.path(), Resume::Auto).map(|options| begin(&context, options).unwrap());
+        other.iterate(4, |_| ()).unwrap();
+        let [manifest, parameters] = newest_files(folder.path());
+        damage(&manifest, &parameters);
+        this.iterate(9, |_| ()).unwrap();
+        assert_eq!(commits(folder.path()).numbers().unwrap().last(), Some(&2));
+        let [same, _] = two(folder.path(), Resume::Required);
+        assert_eq!(begin(&context, same).unwrap().step(), 8);
+    }
 }
 
 /// As after a restart, while the program that was thought to have ended still runs.
