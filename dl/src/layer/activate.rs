@@ -91,6 +91,10 @@ impl<T: Scalar> Layer<T> for ActivateLayer {
         }
     }
 
+    fn is_identity(&self) -> bool {
+        matches!(self.function, Function::Activation(Activation::Identity))
+    }
+
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
         Some(self)

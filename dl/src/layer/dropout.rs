@@ -97,6 +97,10 @@ impl<T: Scalar> Layer<T> for DropoutLayer {
         self.shape
     }
 
+    fn is_identity(&self) -> bool {
+        true
+    }
+
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
         Some(self)

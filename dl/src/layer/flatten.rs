@@ -50,6 +50,10 @@ impl<T: Scalar> Layer<T> for FlattenLayer {
         Shape::Row(self.length)
     }
 
+    fn is_identity(&self) -> bool {
+        true
+    }
+
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
         Some(self)

@@ -171,6 +171,12 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         Activation::Identity
     }
 
+    /// Whether its outputs are its inputs when the network is evaluated. Behind such layers a loss looks for the
+    /// [function applied last](Self::activation) in those before them. Default: they are not.
+    fn is_identity(&self) -> bool {
+        false
+    }
+
     /// Which of its parameters are running statistics of the data, if any are.
     fn statistics(&self) -> Option<Statistics> {
         None

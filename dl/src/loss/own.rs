@@ -86,7 +86,9 @@ pub trait LossFunction: Debug + Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Errors if its options make no sense, or a network that ends in `last` of so many outputs would not do for it;
-    /// asked when the network is built. What does not suit is best an [`Error::Loss`](crate::Error::Loss).
+    /// asked when the network is built. `last` is the [activation](crate::Layer::activation) of the last layer that is
+    /// not an [identity](crate::Layer::is_identity) in evaluation. What does not suit is best an
+    /// [`Error::Loss`](crate::Error::Loss).
     fn check(&self, _last: Activation, _output_length: usize) -> Result<()> {
         Ok(())
     }

@@ -165,12 +165,7 @@ impl<T: Scalar> NetworkBuilder<T> {
 
 /// The function that is applied last, also where layers behind it hand its outputs on when the network is evaluated.
 fn last_function<T: Scalar>(layers: &[(Box<dyn Layer<T>>, Wires)]) -> Activation {
-    let hands_on = |layer: &dyn Layer<T>| match layer.kind() {
-        "flatten" | "dropout" => true,
-        "activate" => layer.activation() == Activation::Identity,
-        _ => false,
-    };
-    let last = layers.iter().rev().find(|(layer, _)| !hands_on(&**layer));
+    let last = layers.iter().rev().find(|(layer, _)| !layer.is_identity());
     last.map_or(Activation::Identity, |(layer, _)| layer.activation())
 }
 

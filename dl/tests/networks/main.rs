@@ -6,6 +6,7 @@ mod common;
 mod embedding;
 mod frozen;
 mod gradients;
+mod identity;
 mod layers;
 mod losses;
 mod network;
