@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::network::NeuralNetwork;
 
 impl TrainingOptions {
-    /// Errors if lanes cannot learn as they are to from their shares of steps.
+    /// Errors if lanes cannot learn as they are to from their shares of steps; a warning tells of lanes without any.
     pub(super) fn check_shares(&self, network: &NeuralNetwork, deal: &Deal) -> Result<()> {
         self.check_lanes_that_wait_for_nobody(deal)?;
         self.check_rows(network, deal)?;
