@@ -36,7 +36,7 @@ enum Command {
     Device,
     /// Measures a saved dense network (relu, softmax) on the MNIST test set.
     Evaluate {
-        /// The model, a safetensors file as written by the example `mnist --model-out`.
+        /// The model, a safetensors file or its URL, as written by the example `mnist --model-out`.
         model: PathBuf,
         /// Folder with the MNIST files.
         #[arg(long, default_value = "examples/data/mnist")]
@@ -287,7 +287,10 @@ fn device(config: &Config) -> Result<(), Failure> {
 
 fn evaluate(context: &Context, model: &Path, data: &Path, hidden: &[usize]) -> Result<(), Failure> {
     let network = NeuralNetwork::dense(784, hidden, 10)?;
-    let parameters = network.load(model)?;
+    let parameters = match model.to_str().filter(|model| model.contains("://")) {
+        Some(url) => network.load_from(context, url)?,
+        None => network.load(model)?,
+    };
     let test = Mnist::open(data)?.test;
     let test = context.parallelize(test.split(8)?, 8);
     let report = network.error(&test, &parameters)?;

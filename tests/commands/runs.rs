@@ -89,6 +89,10 @@ fn a_saved_model_is_evaluated_as_it_was_trained() {
     let right = succeeds(place.command(program, &[&evaluate[..], &["--hidden=6"]].concat()));
     assert!(right.contains(&format!("of {TEST} right")), "{right}");
 
+    let url = format!("file://{}", place.path("model.safetensors").display());
+    let right_at_url = succeeds(place.command(program, &["evaluate", &url, "--data=data", "--hidden=6"]));
+    assert_eq!(right_at_url, right);
+
     let other = place.command(program, &[&evaluate[..], &["--hidden=7"]].concat());
     place.fails(
         other,
