@@ -60,11 +60,11 @@ pub enum LiveError {
     },
     /// More of a record was taken away than was there: a closure gives different answers for one record.
     #[error(
-        "live view \"{view}\" lost {record}, which it did not hold; its closures must give the same answer for the same record each time"
+        "{what} lost {record}, which it did not hold; the closures before it must give the same answer for the same record each time"
     )]
     Unsteady {
-        /// Name of the view.
-        view: String,
+        /// The view or the operator that holds too little.
+        what: String,
         /// The record, as `Debug` writes it.
         record: String,
     },

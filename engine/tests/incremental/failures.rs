@@ -246,11 +246,65 @@ fn a_closure_that_gives_different_answers_is_noticed() {
     assert_eq!(
         error,
         LiveError::Unsteady {
-            view: "unsteady".into(),
+            what: "live view \"unsteady\"".into(),
             record: "1".into()
         }
     );
     assert_eq!(view.contents().unwrap(), [(0, 1)]);
+}
+
+/// What `operator` makes of records that are all different, as text.
+fn behind<'s>(operator: &str, records: LiveRecords<'s, usize>) -> LiveRecords<'s, String> {
+    match operator {
+        "count" => records.count().map(|count| format!("{count:?}")),
+        "distinct" => records.distinct().map(|record| format!("{record}")),
+        "totals" => records
+            .totals(|record| (*record, vec![1]))
+            .map(|totals| format!("{totals:?}")),
+        _ => records
+            .map(|record| (record / 2, record))
+            .reduce(|_, values| Some(format!("{values:?}")))
+            .map(|made| format!("{made:?}")),
+    }
+}
+
+/// These operators would make records of what was taken away and never there.
+#[test]
+fn a_closure_that_gives_different_answers_is_noticed_before_operators_that_hold_records() {
+    for (operator, in_loop, lost) in [
+        ("count", false, "1"),
+        ("distinct", false, "1"),
+        ("distinct", true, "1"),
+        ("totals", false, "1"),
+        ("reduce", false, "(0, 1)"),
+    ] {
+        let live = live();
+        let numbers = live.input::<u64>("numbers");
+        let (read, calls) = (numbers.clone(), Arc::new(AtomicUsize::new(0)));
+        let view = live.view("unsteady", 2, move |scope| {
+            let calls = Arc::clone(&calls);
+            let records = read.read(scope).map(move |_| calls.fetch_add(1, Ordering::SeqCst));
+            match in_loop {
+                true => records
+                    .iterate(|records| records.distinct())
+                    .map(|record| format!("{record}")),
+                false => behind(operator, records),
+            }
+        });
+        let view = view.unwrap();
+        numbers.insert(1).unwrap();
+        live.commit().unwrap();
+        let before = view.contents().unwrap();
+        numbers.retract(1).unwrap();
+        match failure(live.commit()) {
+            LiveError::Unsteady { what, record } => {
+                assert!(what.starts_with(&format!("`{operator}` (declared at ")), "{what}");
+                assert!(what.contains("failures.rs") && record == lost, "{what} {record}");
+            }
+            other => panic!("{operator}: {other}"),
+        }
+        assert_eq!(view.contents().unwrap(), before, "`{operator}`");
+    }
 }
 
 /// A record that cannot be compared with 13.

@@ -1,6 +1,7 @@
 //! What the thread of live records counts, and the first thing that went wrong there.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -64,6 +65,29 @@ impl Meter {
     pub(crate) fn fail(&self, error: LiveError) {
         self.failed.set(true);
         self.failure.borrow_mut().get_or_insert(error);
+    }
+
+    /// Notes that a closure before `operator` gave two answers for one record.
+    pub(crate) fn unsteady(&self, operator: &str, site: &'static Location<'static>, record: &dyn Debug) {
+        self.fail(LiveError::Unsteady {
+            what: format!("`{operator}` (declared at {site})"),
+            record: format!("{record:?}"),
+        });
+    }
+
+    /// How often `operator` holds a record. That it would hold it less than never is its failure: in loops too, where
+    /// the records of each round are those that the round before made.
+    pub(crate) fn held(
+        &self,
+        operator: &str,
+        site: &'static Location<'static>,
+        record: &dyn Debug,
+        count: isize,
+    ) -> u64 {
+        u64::try_from(count).unwrap_or_else(|_| {
+            self.unsteady(operator, site, record);
+            0
+        })
     }
 
     /// Runs a closure of the driver program. A panic in it is the failure of `operator`; after a failure none runs.

@@ -102,7 +102,8 @@ impl<T: LiveRecord> Session for InputFeed<T> {
 /// there more than once.
 ///
 /// Closures must be functions of their arguments: when a record is retracted, what they made of it is taken away by
-/// asking them again.
+/// asking them again. That they are not is noticed where `count`, `distinct`, `totals`, `reduce` or a view would lose a
+/// record that it does not hold ([`LiveError::Unsteady`]), and not always.
 #[must_use = "live records do nothing unless the closure of a view returns them"]
 pub struct LiveRecords<'s, T> {
     pub(crate) rows: RowCollection<'s>,
@@ -189,17 +190,24 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
     }
 
     /// Each different record once. A change costs as much as it has records.
+    #[track_caller]
     pub fn distinct(self) -> Self {
-        self.next(row::distinct(self.counted()))
+        let (meter, site) = (Rc::clone(&self.meter), Location::caller());
+        let look = move |record: &Row, count| {
+            meter.held("distinct", site, record, count);
+        };
+        self.next(row::distinct(self.counted(), Box::new(look)))
     }
 
     /// Each different record with how often it is there. A change costs as much as it has records.
+    #[track_caller]
     pub fn count(self) -> LiveRecords<'s, (T, u64)> {
-        let pair = |record: &Row, count: isize| {
-            let count = u64::try_from(count).unwrap_or(0);
+        let (meter, site) = (Rc::clone(&self.meter), Location::caller());
+        let pair = move |record: &Row, count| {
+            let count = meter.held("count", site, record, count);
             Row::new((record.get::<T>().clone(), count))
         };
-        self.next(row::count(self.counted(), pair))
+        self.next(row::count(self.counted(), Box::new(pair)))
     }
 
     /// By the key that `function` gives: how many records there are, and the sums of their values and of the squares of
@@ -214,8 +222,14 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
             let made = guard.guard("totals", site, || function(record.get()));
             made.map(|(key, values)| (Row::new(key), values))
         };
-        let pair = |key: &Row, totals: Totals| Row::new((key.get::<K>().clone(), totals));
-        self.next(row::totals(self.counted(), Box::new(values), pair))
+        let meter = Rc::clone(&self.meter);
+        let pair = move |key: &Row, totals: Option<Totals>| {
+            if totals.is_none() {
+                meter.unsteady("totals", site, key);
+            }
+            Row::new((key.get::<K>().clone(), totals.unwrap_or_default()))
+        };
+        self.next(row::totals(self.counted(), Box::new(values), Box::new(pair)))
     }
 
     /// Applies `body` again and again, first to these records and then to what it made, until nothing changes any more,
@@ -272,9 +286,10 @@ impl<'s, K: LiveRecord, V: LiveRecord> LiveRecords<'s, (K, V)> {
         let (guard, site) = (Rc::clone(&self.meter), Location::caller());
         let reduce = move |key: &Row, values: &[(&Row, isize)]| {
             guard.count(values.len());
+            let held = |value: &Row, count| guard.held("reduce", site, &(key, value), count);
             let counts = values
                 .iter()
-                .map(|(value, count)| (value.get::<V>(), u64::try_from(*count).unwrap_or(0)));
+                .map(|(value, count)| (value.get::<V>(), held(value, *count)));
             let counts: Vec<(&V, u64)> = counts.collect();
             let made = guard.guard("reduce", site, || {
                 function(key.get(), &counts)

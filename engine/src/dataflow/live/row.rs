@@ -132,11 +132,15 @@ pub(crate) fn pairs<'s>(rows: RowCollection<'s>, split: Box<dyn FnMut(Row) -> (R
     rows.map(split)
 }
 
-pub(crate) fn distinct(rows: RowCollection<'_>) -> RowCollection<'_> {
-    rows.distinct()
+/// `look` sees how often each record is there.
+pub(crate) fn distinct<'s>(rows: RowCollection<'s>, look: Box<dyn Fn(&Row, isize)>) -> RowCollection<'s> {
+    rows.threshold_named("Distinct", move |row, count| {
+        look(row, *count);
+        1
+    })
 }
 
-pub(crate) fn count<'s>(rows: RowCollection<'s>, pair: fn(&Row, isize) -> Row) -> RowCollection<'s> {
+pub(crate) fn count<'s>(rows: RowCollection<'s>, pair: Box<dyn Fn(&Row, isize) -> Row>) -> RowCollection<'s> {
     rows.count().map(move |(row, count)| pair(&row, count))
 }
 
@@ -158,11 +162,12 @@ pub(crate) fn reduce<'s>(
 /// The key of a record, and the values to sum under it.
 pub(crate) type Values = Box<dyn Fn(&Row) -> Option<(Row, Vec<i32>)>>;
 
-/// Sums batch by batch first: a record's totals take much more room than the record.
+/// Sums batch by batch first: a record's totals take much more room than the record. `combine` is given no totals where
+/// more records were taken away than were there.
 pub(crate) fn totals<'s>(
     rows: RowCollection<'s>,
     function: Values,
-    combine: fn(&Row, Totals) -> Row,
+    combine: Box<dyn Fn(&Row, Option<Totals>) -> Row>,
 ) -> RowCollection<'s> {
     let sums = rows
         .inner

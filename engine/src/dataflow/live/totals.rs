@@ -65,13 +65,17 @@ impl Difference {
         self.count_width(values.len(), times);
     }
 
-    /// The totals of the records that are there, if this is all that has changed since there were none.
-    pub(crate) fn into_totals(self) -> Totals {
+    /// The totals of the records that are there, if this is all that has changed since there were none. `None` if more
+    /// were taken away than were there.
+    pub(crate) fn into_totals(self) -> Option<Totals> {
+        if self.totals.count < 1 || self.widths.values().any(|count| *count < 1) {
+            return None;
+        }
         let width = self.widths.last_key_value().map_or(0, |(width, _)| *width);
         let mut totals = self.totals;
         totals.sums.truncate(width);
         totals.squares.truncate(width);
-        totals
+        Some(totals)
     }
 
     fn count_width(&mut self, width: usize, times: i64) {

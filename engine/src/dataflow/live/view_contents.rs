@@ -74,7 +74,7 @@ impl<T: LiveRecord> ViewContents<T> {
             let held = self.partitions[*partition].counts.get(record).copied().unwrap_or(0);
             if held.checked_add_signed(*change).is_none() {
                 return Err(LiveError::Unsteady {
-                    view: self.name.clone(),
+                    what: format!("live view \"{}\"", self.name),
                     record: format!("{record:?}"),
                 });
             }
