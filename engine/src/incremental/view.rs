@@ -77,7 +77,8 @@ impl<T: LiveRecord> LiveView<T> {
         Ok(spec.build(self.live.context()))
     }
 
-    /// The records in order, each with how often it is there.
+    /// The records in order, each with how often it is there. It waits for a commit that runs. Processes of a cluster
+    /// do not compare what this gives; an action on a [`snapshot`](Self::snapshot) is compared.
     ///
     /// # Errors
     /// Inside a task or a closure of a view.

@@ -346,14 +346,22 @@ fn a_panic_outside_of_closures_is_an_error_too() {
 }
 
 #[test]
-fn a_commit_inside_a_task_is_refused() {
+fn commits_and_changes_inside_a_task_are_refused() {
     let live = live();
     let inside = live.clone();
+    let words = live.input::<u32>("words");
+    words.insert(1).unwrap();
+    live.commit().unwrap();
+    let changed = words.clone();
     let numbers = live.context().range(0..4, 2);
     let result = numbers.for_each_partition(move |_, _| {
         assert!(matches!(inside.commit(), Err(EngineError::NestedAction)));
+        assert!(matches!(changed.insert(2), Err(EngineError::NestedAction)));
+        assert!(matches!(changed.retract(1), Err(EngineError::NestedAction)));
     });
     result.unwrap();
+    assert_eq!(live.commit().unwrap(), 0);
+    assert_eq!(words.contents(), [(1, 1)]);
 }
 
 /// The driver program waits for the closure, which would wait for the driver program.
@@ -364,16 +372,19 @@ fn what_a_closure_of_a_view_must_not_ask_for_is_an_error() {
     let first = Arc::new(live.view("first", 1, move |scope| read.read(scope)).unwrap());
     let rows = live.context().range(0..3, 1);
     let (asking, refusals, from) = (live.clone(), Arc::new(AtomicUsize::new(0)), numbers.clone());
+    let changed = numbers.clone();
     let counting = Arc::clone(&refusals);
     let view = live.view("asks", 1, move |scope| {
         let (asking, first, rows) = (asking.clone(), Arc::clone(&first), rows.clone());
-        let counting = Arc::clone(&counting);
+        let (counting, changed) = (Arc::clone(&counting), changed.clone());
         from.read(scope).map(move |number| {
             assert_eq!(asking.figures().written, 0);
             let _ = asking.input::<u32>("another");
             let refused = [
                 asking.commit().err(),
                 asking.discard().err(),
+                changed.insert(2).err(),
+                changed.retract(1).err(),
                 first.contents().err(),
                 rows.count().err(),
             ];
@@ -386,7 +397,7 @@ fn what_a_closure_of_a_view_must_not_ask_for_is_an_error() {
     numbers.insert(1).unwrap();
     live.commit().unwrap();
     assert_eq!(view.contents().unwrap(), [(1, 1)]);
-    assert_eq!(refusals.load(Ordering::SeqCst), 4);
+    assert_eq!(refusals.load(Ordering::SeqCst), 6);
 }
 
 /// Its changes would never come, since it is not committed with the view.
