@@ -213,7 +213,7 @@ impl Live {
     }
 
     /// Makes what was inserted and retracted part of the inputs, and brings all views up to date: all of it, or
-    /// nothing. Returns the number of different records that changed.
+    /// nothing. Returns the number of different records that changed. What views held that were dropped is freed first.
     ///
     /// The inputs are gone through one after another: of what other threads change in the meantime, some may be in this
     /// commit and the rest in the next, also where the former was made later and in another input. Who needs changes of
@@ -228,7 +228,8 @@ impl Live {
         let inputs = self.inputs();
         let changed = inputs.iter().map(|input| input.seal()).sum();
         let committed = match changed {
-            0 => Ok(()),
+            0 if state.thread.is_none() => Ok(()),
+            // Also of nothing: it frees what dropped views held.
             _ => self.with_thread(&mut state, LiveThread::commit),
         };
         match committed {

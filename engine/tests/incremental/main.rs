@@ -107,6 +107,37 @@ fn a_view_that_is_dropped_is_kept_up_to_date_no_more() {
     assert_eq!(kept.contents().unwrap().len(), 502);
 }
 
+/// Neither another view nor a commit of nothing or of much may fail for what nobody has any more.
+#[test]
+fn what_dropped_views_held_is_free_for_what_comes_next() {
+    let options = LiveOptions {
+        operator_records_max: 5_000,
+        ..LiveOptions::default()
+    };
+    let live = context().live(options);
+    let numbers = live.input::<u64>("numbers");
+    (0..1_000).for_each(|number| numbers.insert(number).unwrap());
+    live.commit().unwrap();
+    let make = || {
+        let read = numbers.clone();
+        live.view("ad hoc", 2, move |scope| read.read(scope).count()).unwrap()
+    };
+    drop(make());
+    let held = live.figures().held;
+    assert!(
+        held > 2_500 / 2 && held < 2_500,
+        "two are not too many, and three are: {held}"
+    );
+    (0..5).for_each(|_| drop(make()));
+    live.commit().unwrap();
+    assert_eq!(live.figures().held, 0);
+    drop((make(), make()));
+    (1_000..1_500).for_each(|number| numbers.insert(number).unwrap());
+    live.commit().unwrap();
+    assert_eq!(live.figures().held, 0);
+    assert_eq!(make().contents().unwrap().len(), 1_500);
+}
+
 #[test]
 fn totals_are_those_of_the_records_that_are_there() {
     let live = live();

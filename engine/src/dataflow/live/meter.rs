@@ -110,6 +110,11 @@ impl Meter {
         catch_unwind(AssertUnwindSafe(work)).map_err(panicked).ok()
     }
 
+    /// Fails once something has failed.
+    pub(crate) fn failure(&self) -> Result<(), LiveError> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
     /// Fails once something has failed, or operators hold more than they may.
     pub(crate) fn check(&self) -> Result<(), LiveError> {
         let held = u64::try_from(self.figures.held.load(Ordering::Relaxed)).unwrap_or(0);
@@ -122,7 +127,7 @@ impl Meter {
                 option: "operator_records_max".to_owned(),
             });
         }
-        self.failure.take().map_or(Ok(()), Err)
+        self.failure()
     }
 
     /// Counts what the operators of `worker` hold, as differential itself reports it.

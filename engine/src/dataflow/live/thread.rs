@@ -132,6 +132,7 @@ impl Running {
     }
 
     fn install(&mut self, dataflow: Arc<dyn ViewDataflow>, publish: bool) -> Result<(), LiveError> {
+        self.drop_unwanted()?;
         let mut installed = dataflow.install(&mut self.worker, &self.meter);
         installed.feed(Feed::Held);
         self.installed.push(installed);
@@ -150,8 +151,7 @@ impl Running {
     }
 
     fn commit(&mut self) -> Result<(), LiveError> {
-        // Without its inputs a dataflow comes to its end.
-        self.installed.retain(|installed| installed.output().is_wanted());
+        self.drop_unwanted()?;
         self.installed
             .iter_mut()
             .for_each(|installed| installed.feed(Feed::Changes));
@@ -159,6 +159,23 @@ impl Running {
         let outputs = || self.installed.iter().map(Installed::output);
         outputs().try_for_each(|output| output.check())?;
         outputs().for_each(|output| output.publish());
+        Ok(())
+    }
+
+    /// Frees what dataflows hold whose views nobody has any more, before anything counts against the limit.
+    fn drop_unwanted(&mut self) -> Result<(), LiveError> {
+        let mut ending = Vec::new();
+        self.installed.retain(|installed| {
+            let is_wanted = installed.output().is_wanted();
+            ending.extend((!is_wanted).then_some(installed.index()));
+            is_wanted
+        });
+        // Without its inputs a dataflow comes to its end, in a few steps.
+        let is_there = |worker: &Worker| worker.installed_dataflows().iter().any(|index| ending.contains(index));
+        while is_there(&self.worker) {
+            self.worker.step();
+            self.meter.failure()?;
+        }
         Ok(())
     }
 

@@ -50,8 +50,10 @@ impl<T: LiveRecord> ViewDataflow for TypedViewDataflow<T> {
             dataflow: Arc::downgrade(&self),
             staged,
         };
+        let index = worker.next_dataflow_index();
         let (sessions, probe) = build(worker, meter, &*self, Box::new(stage));
         Installed {
+            index,
             sessions,
             time: 0,
             probe,
@@ -99,6 +101,7 @@ fn build(worker: &mut Worker, meter: &Rc<Meter>, function: &dyn Make, stage: Sta
 
 /// A dataflow that runs.
 pub(crate) struct Installed {
+    index: usize,
     sessions: Sessions,
     time: u64,
     probe: Handle<u64>,
@@ -116,6 +119,11 @@ impl Installed {
             session.feed(feed);
             session.advance_to(self.time);
         }
+    }
+
+    /// By which the worker knows it.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// Whether it has not yet done all it was given.
