@@ -222,7 +222,9 @@ impl Live {
     /// # Errors
     /// If a closure panics, a loop does not settle, or a limit is reached. Then nothing is committed and the changes
     /// wait on: mend them by further changes, or [`discard`](Self::discard) them. The commit after a failure builds all
-    /// views anew, which costs as much as they hold.
+    /// views anew, which costs as much as they hold. If a view that is built anew is not what it was, because a closure
+    /// gives another answer than before, that commit fails too ([`LiveError::Unsteady`](crate::error::LiveError::Unsteady)),
+    /// until the closure gives its first answer again or the view is dropped.
     pub fn commit(&self) -> Result<usize> {
         let mut state = self.begin()?;
         let inputs = self.inputs();

@@ -58,12 +58,13 @@ pub enum LiveError {
         /// The field of `LiveOptions` that sets the limit.
         option: String,
     },
-    /// More of a record was taken away than was there: a closure gives different answers for one record.
+    /// More of a record was taken away than was there, or what was made anew differs in it from what a view holds: a
+    /// closure gives different answers for one record.
     #[error(
-        "{what} lost {record}, which it did not hold; the closures before it must give the same answer for the same record each time"
+        "{what} was given {record}, and then another number of it from the same input; the closures before it must give the same answer for the same record each time. A view of which this is said again is of no more use: drop it, and derive it anew"
     )]
     Unsteady {
-        /// The view or the operator that holds too little.
+        /// The view or the operator whose records differ.
         what: String,
         /// The record, as `Debug` writes it.
         record: String,

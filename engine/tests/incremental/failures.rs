@@ -253,6 +253,60 @@ fn a_closure_that_gives_different_answers_is_noticed() {
     assert_eq!(view.contents().unwrap(), [(0, 1)]);
 }
 
+/// What a closure reads may change while another view fails.
+#[test]
+fn a_view_that_is_built_anew_must_be_what_it_was() {
+    let live = live();
+    let numbers = live.input::<usize>("numbers");
+    let (read, plain, unlucky) = (numbers.clone(), numbers.clone(), numbers.clone());
+    let factor = Arc::new(AtomicUsize::new(1));
+    let read_factor = Arc::clone(&factor);
+    let view = live.view("priced", 1, move |scope| {
+        let factor = Arc::clone(&read_factor);
+        read.read(scope)
+            .map(move |number| number * factor.load(Ordering::SeqCst))
+    });
+    let view = view.unwrap();
+    let other = live.view("plain", 2, move |scope| plain.read(scope)).unwrap();
+    let _unlucky = live
+        .view("unlucky", 1, move |scope| {
+            unlucky.read(scope).filter(|number| {
+                assert!(*number != 13, "bad luck");
+                true
+            })
+        })
+        .unwrap();
+    (5..7).for_each(|number| numbers.insert(number).unwrap());
+    live.commit().unwrap();
+    let fail = || {
+        numbers.insert(13).unwrap();
+        assert!(matches!(failure(live.commit()), LiveError::Panic { .. }));
+        live.discard().unwrap();
+        numbers.insert(7).unwrap();
+    };
+    // 5 and 6 become 50 and 60, none of which is there, or 0, which is there twice.
+    for (other_factor, first) in [(10, "5"), (0, "0")] {
+        fail();
+        factor.store(other_factor, Ordering::SeqCst);
+        let differs = LiveError::Unsteady {
+            what: "live view \"priced\"".into(),
+            record: first.into(),
+        };
+        (0..2).for_each(|_| assert_eq!(failure(live.commit()), differs));
+        factor.store(1, Ordering::SeqCst);
+        live.commit().unwrap();
+        numbers.retract(7).unwrap();
+        live.commit().unwrap();
+        assert_eq!(view.contents().unwrap(), [(5, 1), (6, 1)]);
+    }
+    fail();
+    factor.store(10, Ordering::SeqCst);
+    failure(live.commit());
+    drop(view);
+    live.commit().unwrap();
+    assert_eq!(other.contents().unwrap(), [(5, 1), (6, 1), (7, 1)]);
+}
+
 /// What `operator` makes of records that are all different, as text.
 fn behind<'s>(operator: &str, records: LiveRecords<'s, usize>) -> LiveRecords<'s, String> {
     match operator {

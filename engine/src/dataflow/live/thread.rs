@@ -145,7 +145,7 @@ impl Running {
                 installed.output().check()?;
                 installed.output().publish();
             }
-            false => installed.output().forget(),
+            false => installed.output().confirm()?,
         }
         Ok(())
     }

@@ -73,13 +73,41 @@ impl<T: LiveRecord> ViewContents<T> {
         for (partition, record, change) in changes {
             let held = self.partitions[*partition].counts.get(record).copied().unwrap_or(0);
             if held.checked_add_signed(*change).is_none() {
-                return Err(LiveError::Unsteady {
-                    what: format!("live view \"{}\"", self.name),
-                    record: format!("{record:?}"),
-                });
+                return Err(self.unsteady(record));
             }
         }
         Ok(())
+    }
+
+    fn unsteady(&self, record: &T) -> LiveError {
+        LiveError::Unsteady {
+            what: format!("live view \"{}\"", self.name),
+            record: format!("{record:?}"),
+        }
+    }
+
+    /// Fails with the first record that is not there as often as `made` has it, which was made anew of the same inputs.
+    /// There is one change a record.
+    pub(crate) fn confirm(&self, mut made: Vec<Change<T>>) -> Result<(), LiveError> {
+        made.sort_unstable();
+        let mut made = made
+            .iter()
+            .map(|(partition, record, count)| (*partition, record, i128::from(*count)));
+        let partitions = self.partitions.iter().enumerate();
+        let mut held = partitions.flat_map(|(place, partition)| {
+            let counts = partition.counts.iter();
+            counts.map(move |(record, count)| (place, record, i128::from(*count)))
+        });
+        loop {
+            match (held.next(), made.next()) {
+                (None, None) => return Ok(()),
+                (here, there) if here == there => {}
+                (here, there) => {
+                    let first = here.into_iter().chain(there).min();
+                    return first.map_or(Ok(()), |(_, record, _)| Err(self.unsteady(record)));
+                }
+            }
+        }
     }
 
     /// Takes changes that were checked.

@@ -144,8 +144,8 @@ pub(crate) trait Publish {
     fn check(&self) -> Result<(), LiveError>;
     /// Gives it to the view, after all views could.
     fn publish(&self);
-    /// Forgets it: the view has it already.
-    fn forget(&self);
+    /// Whether it is what the view has already, after the dataflow was built anew.
+    fn confirm(&self) -> Result<(), LiveError>;
 }
 
 struct Output<T: LiveRecord> {
@@ -172,7 +172,9 @@ impl<T: LiveRecord> Publish for Output<T> {
         }
     }
 
-    fn forget(&self) {
-        self.staged.take();
+    fn confirm(&self) -> Result<(), LiveError> {
+        let staged = self.staged.take();
+        let dataflow = self.dataflow.upgrade();
+        dataflow.map_or(Ok(()), |dataflow| dataflow.contents.lock().unpoisoned().confirm(staged))
     }
 }
