@@ -26,13 +26,16 @@ pub enum LiveError {
     },
     /// A closure panicked.
     #[error(
-        "a closure panicked in the live operator `{operator}` (declared at {site}): {message}\n  mend the closure, or `discard` the changes that it cannot handle; nothing of them was committed"
+        "a closure panicked in the live operator `{operator}` (declared at {site}){}: {message}\n  mend the closure, or `discard` the changes that it cannot handle; nothing of them was committed", .record.as_ref().map(|record| format!(" at {record}")).unwrap_or_default()
     )]
     Panic {
         /// Operator that ran the closure.
         operator: String,
         /// Source position of the operator in the driver program.
         site: String,
+        /// The record, or the key of `reduce`, as `Debug` writes it, cut at 200 characters; none if the closure is a
+        /// view's recipe.
+        record: Option<String>,
         /// Text of the panic.
         message: String,
     },
@@ -66,7 +69,7 @@ pub enum LiveError {
     Unsteady {
         /// The view or the operator whose records differ.
         what: String,
-        /// The record, as `Debug` writes it.
+        /// The record, as `Debug` writes it, cut at 200 characters.
         record: String,
     },
     /// The thread that keeps records up to date ended in a way that names no closure.

@@ -4,6 +4,7 @@
 mod failures;
 mod oracle;
 mod several;
+mod unsteady;
 mod work;
 
 use distdl_engine::incremental::{Live, LiveInput, LiveOptions, LiveRecord, LiveRecords, LiveScope, LiveView, Totals};

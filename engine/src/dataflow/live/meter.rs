@@ -1,7 +1,7 @@
 //! What the thread of live records counts, and the first thing that went wrong there.
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Debug;
+use std::fmt::{Debug, Write};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -71,7 +71,7 @@ impl Meter {
     pub(crate) fn unsteady(&self, operator: &str, site: &'static Location<'static>, record: &dyn Debug) {
         self.fail(LiveError::Unsteady {
             what: format!("`{operator}` (declared at {site})"),
-            record: format!("{record:?}"),
+            record: excerpt(record),
         });
     }
 
@@ -90,11 +90,13 @@ impl Meter {
         })
     }
 
-    /// Runs a closure of the driver program. A panic in it is the failure of `operator`; after a failure none runs.
+    /// Runs a closure of the driver program, on a record if it is given one. A panic in it is the failure of `operator`;
+    /// after a failure none runs.
     pub(crate) fn guard<R>(
         &self,
         operator: &str,
         site: &'static Location<'static>,
+        record: Option<&dyn Debug>,
         work: impl FnOnce() -> R,
     ) -> Option<R> {
         if self.failed.get() {
@@ -104,6 +106,7 @@ impl Meter {
             self.fail(LiveError::Panic {
                 operator: operator.to_owned(),
                 site: site.to_string(),
+                record: record.map(excerpt),
                 message: panic_text(panic.as_ref()),
             });
         };
@@ -141,6 +144,35 @@ impl Meter {
             let change: i64 = events.map(|(_, event)| growth(event)).sum();
             figures.held.fetch_add(change, Ordering::Relaxed);
         });
+    }
+}
+
+/// A record as `Debug` writes it, or the beginning of that.
+pub(super) fn excerpt(record: &dyn Debug) -> String {
+    let mut excerpt = Excerpt(String::new());
+    // It ends with an error where it is cut.
+    let _ = write!(excerpt, "{record:?}");
+    excerpt.0
+}
+
+/// Text that takes no more than it may, however much it is given.
+struct Excerpt(String);
+
+impl Write for Excerpt {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        const CHARACTERS_MAX: usize = 200;
+        let room = CHARACTERS_MAX.saturating_sub(self.0.chars().count());
+        match text.char_indices().nth(room) {
+            None => {
+                self.0.push_str(text);
+                Ok(())
+            }
+            Some((end, _)) => {
+                self.0.push_str(&text[..end]);
+                self.0.push('…');
+                Err(std::fmt::Error)
+            }
+        }
     }
 }
 

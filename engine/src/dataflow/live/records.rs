@@ -178,7 +178,7 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
     ) -> LiveRecords<'s, U> {
         let guard = Rc::clone(&self.meter);
         let each = move |record: Row| {
-            let made = guard.guard(operator, site, || function(record.get()));
+            let made = guard.guard(operator, site, Some(&record), || function(record.get()));
             made.into_iter().flatten().map(Row::new).collect()
         };
         self.next(row::flat_map(self.counted(), Box::new(each)))
@@ -219,7 +219,7 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
     ) -> LiveRecords<'s, (K, Totals)> {
         let (guard, site) = (Rc::clone(&self.meter), Location::caller());
         let values = move |record: &Row| {
-            let made = guard.guard("totals", site, || function(record.get()));
+            let made = guard.guard("totals", site, Some(record), || function(record.get()));
             made.map(|(key, values)| (Row::new(key), values))
         };
         let meter = Rc::clone(&self.meter);
@@ -291,7 +291,7 @@ impl<'s, K: LiveRecord, V: LiveRecord> LiveRecords<'s, (K, V)> {
                 .iter()
                 .map(|(value, count)| (value.get::<V>(), held(value, *count)));
             let counts: Vec<(&V, u64)> = counts.collect();
-            let made = guard.guard("reduce", site, || {
+            let made = guard.guard("reduce", site, Some(key), || {
                 function(key.get(), &counts)
                     .into_iter()
                     .map(Row::new)

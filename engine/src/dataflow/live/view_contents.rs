@@ -6,6 +6,7 @@ use distdl_storage::{Digest, Records};
 
 use super::LiveRecord;
 use super::contents::add;
+use super::meter::excerpt;
 use crate::error::{EngineError, LiveError, Result};
 
 /// A partition of a snapshot: its records in order, and a digest of them.
@@ -82,7 +83,7 @@ impl<T: LiveRecord> ViewContents<T> {
     fn unsteady(&self, record: &T) -> LiveError {
         LiveError::Unsteady {
             what: format!("live view \"{}\"", self.name),
-            record: format!("{record:?}"),
+            record: excerpt(record),
         }
     }
 

@@ -42,7 +42,8 @@ impl<T: LiveRecord> ViewDataflow for TypedViewDataflow<T> {
         let stage = move |record: &Row, change: i64| {
             let Some(dataflow) = dataflow.upgrade() else { return };
             let record = record.get::<T>();
-            if let Some(partition) = guard.guard("view", dataflow.site, || (dataflow.partition_of)(record)) {
+            let partition = || (dataflow.partition_of)(record);
+            if let Some(partition) = guard.guard("view", dataflow.site, Some(record), partition) {
                 to.borrow_mut().push((partition, record.clone(), change));
             }
         };
@@ -70,7 +71,9 @@ trait Make {
 
 impl<T: LiveRecord> Make for TypedViewDataflow<T> {
     fn rows<'s>(&self, scope: &LiveScope<'s>) -> Option<RowCollection<'s>> {
-        scope.meter.guard("view", self.site, || (self.function)(scope).rows)
+        scope
+            .meter
+            .guard("view", self.site, None, || (self.function)(scope).rows)
     }
 }
 
