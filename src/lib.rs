@@ -65,6 +65,7 @@ pub use distdl_storage::array::Element;
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;
 pub use distdl_storage::csv::CsvOptions;
+pub use distdl_storage::object::Object;
 #[cfg(feature = "parquet")]
 pub use distdl_storage::parquet::ParquetOptions;
 pub use distdl_storage::remote::{Existing, key_of_name};

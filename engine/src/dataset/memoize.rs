@@ -16,8 +16,10 @@ impl<T: Record> Dataset<T> {
     /// partitions that it depends on, what their sources hold (objects by URL, version and length as listed, local
     /// files with the time of their last change, records by their bytes), which operators are between, their order, and
     /// the numbers that the engine knows of them, such as counts of partitions and seeds. The place of a partition
-    /// counts too. So when one of many input files changes, what depends on that one is computed; behind a shuffle,
-    /// everything.
+    /// counts too. So when one of many input files changes and keeps its length, what depends on that one is computed;
+    /// behind a shuffle, everything. Where a file grows, comes or goes, a source that cuts all files together, such as
+    /// [`text_file`](Context::text_file), cuts them elsewhere, and everything is computed. Then memoize file by file, as
+    /// below, or take [live objects](crate::incremental::LiveObjects).
     ///
     /// The record type counts by its name, its size, and what its `Deserialize` asks for: names and order of fields and
     /// variants, kinds of numbers, and the same of all types in it. It is tried with 1, with texts that are a number, a
@@ -50,6 +52,27 @@ impl<T: Record> Dataset<T> {
     ///     assert_eq!(squares.reduce(|left, right| left + right)?, Some(332_833_500), "run {run}");
     ///     assert_eq!(squares.partitions_computed(), computed);
     /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Of files that grow or are added, only those are computed:
+    ///
+    /// ```
+    /// use distdl_engine::{Config, Context, Dataset, Result};
+    ///
+    /// # fn main() -> distdl_engine::Result<()> {
+    /// # let (folder, cache) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    /// # let path = |name: &str| folder.path().join(name).display().to_string();
+    /// # std::fs::write(path("a"), "one\n").expect("a file");
+    /// let context = Context::new(Config::default().with_cache_folder(cache.path()))?;
+    /// let lengths = |path: &String| context.text_file(path, 1)?.map(|line| line.len() as u64).memoize("lengths", 1);
+    /// # context.union(&[lengths(&path("a"))?]).count()?;
+    /// # std::fs::write(path("b"), "two\nthree\n").expect("a file");
+    /// let files: Vec<Dataset<u64>> = [path("a"), path("b")].iter().map(lengths).collect::<Result<_>>()?;
+    /// assert_eq!(context.union(&files).collect()?, [3, 3, 5]);
+    /// // `b` has come since the last time.
+    /// assert_eq!(files.iter().map(Dataset::partitions_computed).collect::<Vec<_>>(), [0, 1]);
     /// # Ok(())
     /// # }
     /// ```

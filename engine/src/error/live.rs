@@ -64,7 +64,7 @@ pub enum LiveError {
     /// More of a record was taken away than was there, or what was made anew differs in it from what a view holds: a
     /// closure gives different answers for one record.
     #[error(
-        "{what} was given {record}, and then another number of it from the same input; the closures before it must give the same answer for the same record each time. A view of which this is said again is of no more use: drop it, and derive it anew"
+        "{what} holds {record} less or more often than its input allows; the closures before it must give the same answer for the same record each time. Where this comes again, drop the view and derive it anew"
     )]
     Unsteady {
         /// The view or the operator whose records differ.

@@ -55,8 +55,9 @@ impl<T: LiveRecord> LiveInput<T> {
         Ok(self.contents.lock().unpoisoned().retract(record)?)
     }
 
-    /// The committed records in order, each with how often it is there. Processes of a cluster do not compare them,
-    /// unlike snapshots of views: each gives what its own driver program has inserted.
+    /// The committed records in order, each with how often it is there. It waits for no commit that runs, so it may give
+    /// what was there before. Processes of a cluster do not compare them, unlike snapshots of views: each gives what its
+    /// own driver program has inserted.
     pub fn contents(&self) -> Vec<(T, u64)> {
         let contents = self.contents.lock().unpoisoned();
         contents.held().map(|(record, count)| (record.clone(), count)).collect()

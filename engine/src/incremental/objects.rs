@@ -11,6 +11,42 @@ use crate::error::{EngineError, Result};
 
 /// The objects that a pattern names, as they were when it was last asked. Changed contents of an object are a
 /// retraction of its old length and version, and an insert of the new.
+///
+/// A closure of a view must not read the object: when it is retracted, the closure is asked again what it made of it,
+/// reads what is there by then, and takes that away. So a view holds the objects, each in a partition of its name, and
+/// an operator on its snapshot reads them; memoized, it reads only those partitions again in which an object changed:
+///
+/// ```
+/// use distdl_engine::incremental::LiveOptions;
+/// use distdl_engine::{Config, Context};
+/// use distdl_storage::object::Object;
+///
+/// # fn main() -> distdl_engine::Result<()> {
+/// # let (folder, cache) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+/// # let (cache, pattern) = (cache.path(), format!("{}/*.txt", folder.path().display()));
+/// # let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+/// let context = Context::new(Config::default().with_cache_folder(cache))?;
+/// let live = context.live(LiveOptions::default());
+/// let objects = live.objects(&pattern);
+/// let read = objects.clone();
+/// let view = live.view_by("files", 8, |object: &Object| object.url.clone(), move |scope| read.read(scope))?;
+/// let lines = || {
+///     objects.refresh()?;
+///     live.commit()?;
+///     let read = |object: Object| std::fs::read_to_string(object.url).expect("a text");
+///     let lines = view.snapshot()?.map(read).map(|text| text.lines().count() as u64);
+///     lines.memoize("lines", 1)
+/// };
+/// write("a.txt", "one\n");
+/// write("b.txt", "one\ntwo\n");
+/// assert_eq!(lines()?.reduce(|left, right| left + right)?, Some(3));
+/// write("a.txt", "one\ntwo\nthree\n");
+/// let changed = lines()?;
+/// assert_eq!(changed.reduce(|left, right| left + right)?, Some(5));
+/// assert_eq!(changed.partitions_computed(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct LiveObjects {
     live: Live,

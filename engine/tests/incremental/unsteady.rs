@@ -135,7 +135,7 @@ fn a_closure_that_gives_different_answers_is_noticed_before_operators_that_hold_
         match failure(live.commit()) {
             LiveError::Unsteady { what, record } => {
                 assert!(what.starts_with(&format!("`{operator}` (declared at ")), "{what}");
-                assert!(what.contains("failures.rs") && record == lost, "{what} {record}");
+                assert!(what.contains("unsteady.rs") && record == lost, "{what} {record}");
             }
             other => panic!("{operator}: {other}"),
         }

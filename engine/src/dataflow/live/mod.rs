@@ -23,9 +23,16 @@ use distdl_storage::Record;
 use timely::order::Product;
 
 /// What live records may be: small values with an order, such as names, numbers and tuples of them. All of them are in
-/// memory, in every process.
+/// memory, in every process. Floats have no order: the crate `ordered-float`, with its feature `serde`, has types around
+/// them that do.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no live record",
+    label = "cannot be a live record",
+    note = "derive `Clone`, `Debug`, `PartialEq`, `Eq`, `PartialOrd`, `Ord`, `Hash`, `serde::Serialize` and `serde::Deserialize` for it; of floating-point numbers take `ordered_float::OrderedFloat`, with the feature `serde` of that crate, or integers, such as a number of hundredths"
+)]
 pub trait LiveRecord: Record + Ord + Hash + Debug {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Record + Ord + Hash + Debug> LiveRecord for T {}
 
 /// Commits on the outside; inside, the round of each loop around an operator. One type for any depth of loops, so that

@@ -103,7 +103,8 @@ impl<T: LiveRecord> Session for InputFeed<T> {
 ///
 /// Closures must be functions of their arguments: when a record is retracted, what they made of it is taken away by
 /// asking them again. That they are not is noticed where `count`, `distinct`, `totals`, `reduce` or a view would lose a
-/// record that it does not hold ([`LiveError::Unsteady`]), and not always.
+/// record that it does not hold ([`LiveError::Unsteady`]), and not always. An accumulator that a closure adds to counts
+/// retractions too, and what is built anew after a failure.
 #[must_use = "live records do nothing unless the closure of a view returns them"]
 pub struct LiveRecords<'s, T> {
     pub(crate) rows: RowCollection<'s>,

@@ -124,6 +124,9 @@ pub(crate) type Pairs<'s> = VecCollection<'s, Time, (Row, Row), isize>;
 /// What a reduction makes of a key and its values.
 pub(crate) type Reduction = Box<dyn FnMut(&Row, &[(&Row, isize)]) -> Vec<Row>>;
 
+/// What is made of a record or key, and of how much there is of it.
+pub(crate) type OfCount<C, R> = Box<dyn Fn(&Row, C) -> R>;
+
 pub(crate) fn flat_map<'s>(rows: RowCollection<'s>, function: Box<dyn FnMut(Row) -> Vec<Row>>) -> RowCollection<'s> {
     rows.flat_map(function)
 }
@@ -133,14 +136,14 @@ pub(crate) fn pairs<'s>(rows: RowCollection<'s>, split: Box<dyn FnMut(Row) -> (R
 }
 
 /// `look` sees how often each record is there.
-pub(crate) fn distinct<'s>(rows: RowCollection<'s>, look: Box<dyn Fn(&Row, isize)>) -> RowCollection<'s> {
+pub(crate) fn distinct<'s>(rows: RowCollection<'s>, look: OfCount<isize, ()>) -> RowCollection<'s> {
     rows.threshold_named("Distinct", move |row, count| {
         look(row, *count);
         1
     })
 }
 
-pub(crate) fn count<'s>(rows: RowCollection<'s>, pair: Box<dyn Fn(&Row, isize) -> Row>) -> RowCollection<'s> {
+pub(crate) fn count<'s>(rows: RowCollection<'s>, pair: OfCount<isize, Row>) -> RowCollection<'s> {
     rows.count().map(move |(row, count)| pair(&row, count))
 }
 
@@ -167,7 +170,7 @@ pub(crate) type Values = Box<dyn Fn(&Row) -> Option<(Row, Vec<i32>)>>;
 pub(crate) fn totals<'s>(
     rows: RowCollection<'s>,
     function: Values,
-    combine: Box<dyn Fn(&Row, Option<Totals>) -> Row>,
+    combine: OfCount<Option<Totals>, Row>,
 ) -> RowCollection<'s> {
     let sums = rows
         .inner
