@@ -142,3 +142,50 @@ fn a_closure_that_gives_different_answers_is_noticed_before_operators_that_hold_
         assert_eq!(view.contents().unwrap(), before, "`{operator}`");
     }
 }
+
+/// What a loop takes back from round to round is no sign of an unsteady closure.
+#[test]
+fn loops_of_operators_that_hold_records_stay_steady_as_edges_come_and_go() {
+    let live = live();
+    let edges = live.input::<(u64, u64)>("edges");
+    let read = edges.clone();
+    let view = live.view("smallest label in reach", 2, move |scope| {
+        let edges = read.read(scope);
+        let there_and_back = edges.clone().concat(edges.map(|(from, to)| (to, from)));
+        let nodes = there_and_back.clone().map(|(node, _)| (node, node)).distinct();
+        nodes.iterate(move |labels| {
+            let settled = labels.clone().iterate(|labels| labels.count().map(|(label, _)| label));
+            let near = settled.join(there_and_back).map(|(_, (label, to))| (to, label));
+            near.concat(labels)
+                .reduce(|_, labels| labels.first().map(|(label, _)| **label))
+        })
+    });
+    let view = view.unwrap();
+    let mut held: Vec<(u64, u64)> = Vec::new();
+    for number in 0..600_u64 {
+        let edge = (number * number % 97, number * 31 % 89);
+        edges.insert(edge).unwrap();
+        held.push(edge);
+        if held.len() > 60 {
+            edges
+                .retract(held.swap_remove(number as usize * 7 % held.len()))
+                .unwrap();
+        }
+        if number % 10 == 0 {
+            live.commit().unwrap();
+        }
+    }
+    live.commit().unwrap();
+    let mut labels: std::collections::BTreeMap<u64, u64> = held
+        .iter()
+        .flat_map(|(from, to)| [(*from, *from), (*to, *to)])
+        .collect();
+    for _ in 0..labels.len() {
+        for (from, to) in &held {
+            let label = labels[from].min(labels[to]);
+            labels.extend([(*from, label), (*to, label)]);
+        }
+    }
+    let expected: Vec<_> = labels.into_iter().map(|label| (label, 1)).collect();
+    assert_eq!(view.contents().unwrap(), expected);
+}
