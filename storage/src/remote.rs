@@ -347,17 +347,13 @@ impl Stores {
         match Location::parse(url)? {
             Location::Local(path) => SharedFolder::of_files(&path, name, existing),
             Location::Http { .. } => Err(read_only(url).into()),
-            Location::Memory(_) => {
-                let reason = "each process has a memory of its own; write to a folder that all processes see";
+            Location::Memory(_) | Location::Hdfs { .. } => {
+                let reason = "several processes do not save there together; write to a folder that all processes see, or \
+                              to a bucket, or run one process";
                 Err(ObjectError::unsupported(url, reason).into())
             }
             _ if existing == Existing::Replace => Err(not_replaced(url).into()),
             Location::Bucket { .. } => SharedFolder::of_objects(self.prefix(url)?, name),
-            Location::Hdfs { .. } => {
-                let reason = "parts of several processes are not gathered on HDFS; write to a folder that all processes \
-                              see, or run one process";
-                Err(ObjectError::unsupported(url, reason).into())
-            }
         }
     }
 

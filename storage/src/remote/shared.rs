@@ -73,7 +73,8 @@ impl SharedFolder {
     ///
     /// # Errors
     /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here;
-    /// or the file system or the store refuses.
+    /// or the file system or the store refuses. Where a store refuses the very last step, to remove the marker, the
+    /// parts are decided, and [`SharedFolder::remove_unfinished`] tries it again.
     pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
         let names = parts.iter().map(|(name, _)| name.clone());
         match &self.0 {

@@ -85,6 +85,8 @@ fn what_fails_leaves_nothing_and_what_was_published_stays() {
             }
             match written {
                 Ok(()) => must_be_whole(&stores, &case),
+                // All but the marker's end was done: that is tried again.
+                Err(_) if at == 4 => must_be_whole(&stores, &case),
                 Err(_) => assert!(stores.create_folder(URL).is_ok(), "{case}: something is left"),
             }
         }
