@@ -78,8 +78,11 @@ impl SharedObjects {
         self.remove_tries(parts)?;
         self.must_be_ours()?;
         let mark = self.folder.part(SUCCESS)?;
-        self.folder.client.put(mark, self.nonce.clone(), PutMode::Overwrite)?;
-        self.unmark()
+        match self.folder.client.put(mark, self.nonce.clone(), PutMode::Overwrite) {
+            // It may have been written without an answer.
+            Err(error) if !matches!(self.is_published(), Ok(true)) => Err(error),
+            _ => self.unmark(),
+        }
     }
 
     /// What is published stays.
