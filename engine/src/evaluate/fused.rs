@@ -36,17 +36,21 @@ impl Fused {
     fn apply(&mut self, mut batch: AnyBatch) -> TaskResult<AnyBatch> {
         self.context.check()?;
         let outside = self.context.position();
-        let mut largest = 1;
+        let (mut largest, mut all_were_asked) = (1, true);
         for (position, step) in &mut self.steps {
             self.context.at(*position);
+            all_were_asked &= batch.records() > 0;
             batch = step(batch)?;
             largest = largest.max(batch.record_bytes());
         }
         self.context.at(outside);
         let fitting = usize::try_from(BATCH_BYTES / largest).unwrap_or(usize::MAX);
-        // Where nothing came through, the last steps have not shown what they make.
-        let growth = if batch.records() == 0 { 1 } else { GROWTH };
-        self.piece = fitting.clamp(1, self.piece.saturating_mul(growth));
+        let most = match all_were_asked {
+            true => self.piece.saturating_mul(GROWTH),
+            // What is behind a filter has not shown yet what it makes; but it may be long until it does.
+            false => self.piece.max(GROWTH),
+        };
+        self.piece = fitting.clamp(1, most);
         Ok(batch)
     }
 }
