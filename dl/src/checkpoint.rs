@@ -184,7 +184,7 @@ impl Checkpoints {
             // One that is lower tells nothing: some were removed.
             let unknown = last.filter(|_| last > known);
             let differences = unknown.map(|number| differences_of(&before, number, &identity));
-            Ok((last, kernels.clone(), differences.unwrap_or_default()))
+            Ok((last, kernels.clone(), differences.transpose()?.unwrap_or_default()))
         })?;
         let (last, kernels, differences) = begun.into_iter().next().unwrap_or_default();
         self.check_writer(last, &differences)?;

@@ -161,7 +161,8 @@ impl Live {
     /// what was committed to them. The name is for errors.
     ///
     /// # Errors
-    /// If `partitions` is 0, a closure panics, or a limit is reached.
+    /// If `partitions` is 0, a closure panics, or a limit is reached; behind a failure also if another view is not what
+    /// it was ([`LiveError::Unsteady`](crate::LiveError::Unsteady)).
     #[track_caller]
     pub fn view<T: LiveRecord>(
         &self,
@@ -177,7 +178,7 @@ impl Live {
     /// As [`view`](Self::view), with a record in the partition of the hash of its `key`.
     ///
     /// # Errors
-    /// If a closure panics or a limit is reached.
+    /// As [`view`](Self::view).
     #[track_caller]
     pub fn view_by<T: LiveRecord, K: LiveRecord>(
         &self,

@@ -1,6 +1,7 @@
 //! What is found in a folder of checkpoints: the one to go on from, and those of other trainings.
 
 use bytes::Bytes;
+use distdl_storage::remote::ObjectError;
 use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
@@ -64,21 +65,31 @@ pub(super) fn find(commits: &Commits, resume: Resume, identity: &TrainingIdentit
     Ok(found)
 }
 
-/// How the training of a commit differs from one of this identity; nothing where the commit does not tell, or cannot be
-/// read, which a training that writes its own need not mind.
-pub(super) fn differences_of(commits: &Commits, number: u64, identity: &TrainingIdentity) -> Vec<String> {
-    let there = commits.read(number).map_err(|error| error.to_string());
-    match there.and_then(|commit| description(&commit)) {
-        Ok(there) => identity.differences(&there.training),
-        Err(reason) => {
-            tracing::warn!(
-                number,
-                url = commits.url(),
-                "it is not known of which training a commit is: {reason}"
-            );
+/// How the training of a commit differs from one of this identity; nothing where the commit is damaged, or does not
+/// tell, which a training that writes its own need not mind.
+pub(super) fn differences_of(
+    commits: &Commits,
+    number: u64,
+    identity: &TrainingIdentity,
+) -> Result<Vec<String>, StorageError> {
+    let there = match commits.read(number) {
+        Ok(commit) => description(&commit),
+        Err(
+            error @ (StorageError::Damaged { .. }
+            | StorageError::NoSuchCommit { .. }
+            | StorageError::Object(ObjectError::NotAFile { .. })),
+        ) => Err(error.to_string()),
+        // The next look would be at a number of this training: the other's checkpoints would go without a word.
+        Err(error) => return Err(error),
+    };
+    Ok(there.map_or_else(
+        |reason| {
+            let url = commits.url();
+            tracing::warn!(number, url, "it is not known of which training a commit is: {reason}");
             Vec::new()
-        }
-    }
+        },
+        |there| identity.differences(&there.training),
+    ))
 }
 
 fn description(commit: &Commit) -> Result<Description, String> {

@@ -18,10 +18,10 @@ impl<T: Record + Display> Dataset<T> {
     /// at the start of a part is dropped; JSON lines bear them all), into a new folder or object prefix `url`. All of
     /// it appears at once, when every part is complete and synced, or not at all.
     ///
-    /// Of several processes each writes the parts that it computes, and one publishes them: `url` must be in a bucket, or
-    /// a folder that all of them see, on a file system that knows hard links. In a bucket what is not the same when it
-    /// is computed again must be kept first. Who dies half way leaves nothing behind once the action is over. No shuffle
-    /// of its own; a partition's text is held in memory while it is written.
+    /// Of several processes each writes the parts that it computes, and one publishes them: `url` must be in a bucket,
+    /// or a folder that all of them see, on a file system that knows hard links. In a bucket what is not the same when
+    /// it is computed again must be kept first. Who dies half way leaves nothing behind once the action is over. No
+    /// shuffle of its own; a partition's text is held in memory while it is written.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -61,7 +61,8 @@ impl<T: Record + Display> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// As `save_as_text_file`; or what is there is to be replaced and cannot be, as [`Existing::Replace`] says.
+    /// As `save_as_text_file`; or what is there is to be replaced and cannot be, as
+    /// [`Existing::Replace`](distdl_storage::remote::Existing::Replace) says.
     pub fn save_as_text_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
         self.save(url, options, &options.ending(""), text_lines(url, options))
     }

@@ -18,8 +18,8 @@ impl<T: Record> Dataset<T> {
     /// the numbers that the engine knows of them, such as counts of partitions and seeds. The place of a partition
     /// counts too. So when one of many input files changes and keeps its length, what depends on that one is computed;
     /// behind a shuffle, everything. Where a file grows, comes or goes, a source that cuts all files together, such as
-    /// [`text_file`](Context::text_file), cuts them elsewhere, and everything is computed. Then memoize file by file, as
-    /// below, or take [live objects](crate::incremental::LiveObjects).
+    /// [`text_file`](crate::Context::text_file), cuts them elsewhere, and everything is computed. Then memoize file by
+    /// file, as below, or take [live objects](crate::incremental::LiveObjects).
     ///
     /// The record type counts by its name, its size, and what its `Deserialize` asks for: names and order of fields and
     /// variants, kinds of numbers, and the same of all types in it. It is tried with 1, with texts that are a number, a

@@ -73,8 +73,8 @@ impl SharedFolder {
     ///
     /// # Errors
     /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here;
-    /// or the file system or the store refuses. Where a store refuses the very last step, to remove the marker, the
-    /// parts are decided, and [`SharedFolder::remove_unfinished`] tries it again.
+    /// or the file system or the store refuses. Where a store does not answer the last steps, the mark of success and
+    /// the end of the marker, the parts may be decided, and [`SharedFolder::remove_unfinished`] then shows them.
     pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
         let names = parts.iter().map(|(name, _)| name.clone());
         match &self.0 {
@@ -99,7 +99,8 @@ impl SharedFolder {
         }
     }
 
-    /// Removes all parts that were written and not published.
+    /// Removes all parts that were written and not published, unless another has written a whole folder there
+    /// meanwhile.
     ///
     /// # Errors
     /// If the file system or the store refuses.

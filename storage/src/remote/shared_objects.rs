@@ -2,7 +2,9 @@
 //! there.
 //!
 //! A process may be taken for dead, and wake within any step when others have taken it, and later ones too. So each
-//! looks at the marker before whatever it changes, and only what the writers of this folder may have made is removed.
+//! looks at the marker before whatever it changes, and only what is called like a part is removed. What is left are the
+//! moments between such a look and the change: a request that was on its way for so long that another save has begun
+//! there may change that one's part, or end its marker.
 
 use std::collections::BTreeSet;
 
@@ -31,18 +33,25 @@ impl SharedObjects {
         Self { folder, nonce }
     }
 
-    /// Leaves the marker where it fails: others may be writing by then, if this process was late.
+    /// Leaves the marker where it fails, unless none of its writers can publish any more: others may be writing by then,
+    /// if this process was late.
     pub(super) fn begin(&self) -> Result<()> {
-        if self.is_ours()? {
-            return self.must_be_no_others();
+        let begun = if self.is_ours()? {
+            self.must_be_no_others()
+        } else {
+            self.folder.must_be_absent()?;
+            mark(&self.folder, &self.nonce)?;
+            if self.is_published()? {
+                // The marker came late.
+                return self.unmark();
+            }
+            must_be_alone(&self.folder)
+        };
+        if begun.is_err() && self.has_success()? && !self.is_published()? {
+            // Nobody else would take it away from what a later save has finished.
+            self.unmark()?;
         }
-        self.folder.must_be_absent()?;
-        mark(&self.folder, &self.nonce)?;
-        if self.is_published()? {
-            // The marker came late.
-            return self.unmark();
-        }
-        must_be_alone(&self.folder)
+        begun
     }
 
     pub(super) fn write_part(&self, name: &str, bytes: Bytes) -> Result<()> {
@@ -87,8 +96,15 @@ impl SharedObjects {
 
     /// What is published stays.
     pub(super) fn remove_unfinished(&self) -> Result<()> {
-        if self.is_ours()? && !self.has_success()? {
-            self.remove_tries(&BTreeSet::new())?;
+        if self.is_ours()? {
+            match self.has_success()? {
+                false => self.remove_tries(&BTreeSet::new())?,
+                true if self.is_published()? => {}
+                true => tracing::warn!(
+                    folder = self.folder.url(),
+                    "another has written a folder here meanwhile; parts of both may lie in it"
+                ),
+            }
         }
         self.unmark()
     }

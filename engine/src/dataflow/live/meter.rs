@@ -150,9 +150,11 @@ impl Meter {
 /// A record as `Debug` writes it, or the beginning of that.
 pub(super) fn excerpt(record: &dyn Debug) -> String {
     let mut excerpt = Excerpt(String::new());
-    // It ends with an error where it is cut.
-    let _ = write!(excerpt, "{record:?}");
-    excerpt.0
+    // It ends with an error where it is cut, and where the record is not whole it may panic.
+    match catch_unwind(AssertUnwindSafe(|| write!(excerpt, "{record:?}").is_ok())) {
+        Ok(_) => excerpt.0,
+        Err(_) => "a record whose `Debug` panics".to_owned(),
+    }
 }
 
 /// Text that takes no more than it may, however much it is given.

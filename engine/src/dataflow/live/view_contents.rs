@@ -102,7 +102,8 @@ impl<T: LiveRecord> ViewContents<T> {
         loop {
             match (held.next(), made.next()) {
                 (None, None) => return Ok(()),
-                (here, there) if here == there => {}
+                // As records are held: by their order, not by `==`.
+                (Some(here), Some(there)) if here.cmp(&there).is_eq() => {}
                 (here, there) => {
                     let first = here.into_iter().chain(there).min();
                     return first.map_or(Ok(()), |(_, record, _)| Err(self.unsteady(record)));

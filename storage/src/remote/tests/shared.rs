@@ -168,7 +168,7 @@ fn what_another_has_finished_meanwhile_stays() {
     for theirs in ["part-7", "_SUCCESS"] {
         stores.write(&format!("{URL}/{theirs}"), Bytes::new()).unwrap();
     }
-    for refused in [folder.begin(), folder.publish(&[])] {
+    for refused in [folder.publish(&[]), folder.begin()] {
         let refused = object_error(refused);
         assert!(matches!(refused, ObjectError::AlreadyExists { .. }), "{refused}");
     }
@@ -188,6 +188,18 @@ fn whoever_wakes_as_it_removes_leaves_a_later_save_alone() {
     write(&later, "part-1").unwrap();
     later.publish(&parts()).unwrap();
     must_be_whole(&stores, "later");
+}
+
+#[test]
+fn a_marker_that_comes_late_hides_no_later_save() {
+    let (_, _, stores) = store();
+    write_folder(&named(&stores, "8")).unwrap();
+    let place = stores.folder(URL).unwrap();
+    place.create(UNFINISHED, Bytes::from_static(b"7")).unwrap();
+    assert!(stores.list(URL).is_err());
+    let refused = object_error(shared(&stores).begin());
+    assert!(matches!(refused, ObjectError::AlreadyExists { .. }), "{refused}");
+    must_be_whole(&stores, "the later one");
 }
 
 #[test]
