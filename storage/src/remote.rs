@@ -80,6 +80,7 @@ pub(crate) use self::object_folder::{FolderEntry, ObjectFolder};
 pub use self::options::{CacheOptions, StoresOptions};
 use self::pattern::has_wildcard;
 use self::prefix::Prefix;
+pub use self::prefix::SUCCESS;
 pub use self::shared::SharedFolder;
 use crate::bloom::Bloom;
 use crate::cache::Cache;

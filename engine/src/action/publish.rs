@@ -5,16 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use distdl_storage::Record;
-use distdl_storage::remote::{Existing, FolderWriter, SharedFolder};
+use distdl_storage::remote::{Existing, FolderWriter, SUCCESS, SharedFolder};
 
 use super::once::once;
 use crate::batch::PartitionIter;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 use crate::lineage::Determinacy;
-
-/// Says that an output without parts is whole, as Hadoop says it of all.
-const SUCCESS: &str = "_SUCCESS";
 
 /// Files of one partition: for each the folder that it is to lie in, which is none if its name is empty, and what is
 /// known of it.

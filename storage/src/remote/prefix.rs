@@ -14,8 +14,8 @@ use crate::object::{Object, ObjectError};
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
-/// Says to other programs that a folder of objects is whole.
-pub(super) const SUCCESS: &str = "_SUCCESS";
+/// The file that says to other programs that a folder of parts is whole, as Hadoop writes it.
+pub const SUCCESS: &str = "_SUCCESS";
 
 /// A name, perhaps a pattern or of a folder, in a store.
 #[derive(Debug, Clone)]

@@ -47,9 +47,15 @@ impl SharedObjects {
             }
             must_be_alone(&self.folder)
         };
-        if begun.is_err() && self.has_success()? && !self.is_published()? {
-            // Nobody else would take it away from what a later save has finished.
-            self.unmark()?;
+        // Nobody else would take it away from what a later save has finished.
+        if begun.is_err()
+            && matches!(self.has_others(), Ok(true))
+            && let Err(error) = self.unmark()
+        {
+            tracing::warn!(
+                folder = self.folder.url(),
+                "a marker stays beside a whole folder: {error}"
+            );
         }
         begun
     }
@@ -136,9 +142,13 @@ impl SharedObjects {
         }
     }
 
-    /// An error if another has written a whole folder while the marker was on its way.
+    /// Whether another has written a whole folder while the marker was on its way.
+    fn has_others(&self) -> Result<bool> {
+        Ok(self.has_success()? && !self.is_published()?)
+    }
+
     fn must_be_no_others(&self) -> Result<()> {
-        match self.has_success()? && !self.is_published()? {
+        match self.has_others()? {
             true => Err(ObjectError::AlreadyExists { url: self.folder.url() }),
             false => Ok(()),
         }

@@ -41,7 +41,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn processes_that_are_killed_at_any_time_save_what_one_saves() {
+fn processes_that_are_killed_at_a_report_save_what_one_saves() {
     let server = Server::start();
     let (expected, _) = save(&server, "alone", &[]);
     assert!(expected.len() == 8 && expected.values().all(|part| !part.is_empty()));
